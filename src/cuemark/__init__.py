@@ -1,0 +1,1 @@
+"""cuemark: when does this happen in the video?"""

@@ -1,0 +1,5 @@
+"""``python -m cuemark``."""
+
+from cuemark.cli import main
+
+main()

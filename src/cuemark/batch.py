@@ -1,0 +1,112 @@
+"""What models receive: a batch of clips (pre-training) or a batch of feature sequences (localization).
+
+Shape legend, used in every file above this one: ``B`` batch, ``T`` time, ``C`` channels, ``H W`` pixels,
+``K`` classes, ``E`` text-embedding width, ``D`` duration axis of a start x duration map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cuemark.grid import Features, Grid
+from cuemark.segments import Segment
+
+
+class _Moves:
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with its tensors on ``device``."""
+        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
+        return replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass
+class ClipBatch(_Moves):
+    """Clips with their labels, as the pre-training objectives see them."""
+
+    clips: Tensor
+    """``(B, 3, T, H, W)`` float32, normalised."""
+    label: Tensor
+    """``(B,)`` int64: index of the action class, -1 for background (TSP's ``ignore_index``)."""
+    foreground: Tensor
+    """``(B,)`` bool: inside an action (the papers' ``y^r = 1``) or outside it."""
+    global_feature: Tensor | None = None
+    """``(B, F)`` frozen global video feature of each clip's video (TSP), when the objective asks for it."""
+    text: Tensor | None = None
+    """``(B, E)`` frozen text embedding of each clip's sentence (CLAP), when the objective asks for it."""
+    text_id: Tensor | None = None
+    """``(B,)`` int64: equal where two clips carry the same sentence."""
+
+
+@dataclass
+class Batch(_Moves):
+    """Feature sequences of B videos (or windows of videos), padded to one length, with their clocks."""
+
+    features: Tensor
+    """``(B, T, C)`` float32; zeros where ``mask`` is False."""
+    mask: Tensor
+    """``(B, T)`` bool: True where there is a feature."""
+    grids: list[Grid]
+    """One per row: where its cells are, in seconds."""
+    durations: list[float]
+    """Seconds of each row's video."""
+    truth: list[tuple[Segment, ...]] | None = None
+    """The annotated segments of each row's video, in training."""
+
+    @classmethod
+    def collate(cls, rows: Sequence[Features], truth: Sequence[Sequence[Segment]] | None = None) -> Batch:
+        """Pad ``rows`` to the longest and stack them.
+
+        Raises:
+            ValueError: there are no rows, rows of several widths, or another number of truths.
+        """
+        if len({f.data.shape[1] for f in rows}) != 1 or (truth is not None and len(truth) != len(rows)):
+            raise ValueError(f"{len(rows)} rows of widths {sorted({f.data.shape[1] for f in rows})} make no batch")
+        length, dim = max(f.grid.count for f in rows), rows[0].data.shape[1]
+        features = np.zeros((len(rows), length, dim), np.float32)
+        mask = np.zeros((len(rows), length), bool)
+        for i, f in enumerate(rows):
+            features[i, : f.grid.count] = f.data
+            mask[i, : f.grid.count] = True
+        return cls(torch.from_numpy(features), torch.from_numpy(mask), [f.grid for f in rows],
+                   [f.duration for f in rows], None if truth is None else [tuple(t) for t in truth])
+
+
+def normalised(frames: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(B, T, H, W, 3)`` uint8 to normalised float32 ``(B, 3, T, H, W)`` in channels-last memory (no copy)."""
+    scaled = torch.from_numpy(frames).float().div_(255)
+    scaled.sub_(torch.tensor(mean)).div_(torch.tensor(std))
+    return scaled.permute(0, 4, 1, 2, 3)
+
+
+class Trainable(Protocol):
+    """All that the training loop knows of a model."""
+
+    def __call__(self, batch: Any) -> dict[str, Tensor]: ...
+
+    def loss(self, out: dict[str, Tensor], batch: Any) -> dict[str, Tensor]:
+        """Named scalars; the loop sums and logs them."""
+        ...
+
+
+class Localizer(Trainable, Protocol):
+    """All that ``localize.py`` and ``evaluate.py`` know of a model."""
+
+    classes: tuple[str, ...]
+
+    def views(self, features: Features) -> list[Features]:
+        """The pieces of a video that the network sees at once: the whole rescaled, or windows."""
+        ...
+
+    def decode(self, out: dict[str, Tensor], batch: Batch) -> list[list[Segment]]:
+        """Candidates of each row, best first, in seconds, inside the video; before suppression."""
+        ...
+
+    def select(self, candidates: list[Segment]) -> list[Segment]:
+        """The final answer for one video from the candidates of all its views (suppression, top k)."""
+        ...

@@ -1,0 +1,312 @@
+"""Which windows of a video become clips, and how a clip is looked at.
+
+Sampling follows TSP and CLAP (TSP section 4.1, CLAP section 4.1): a video is split into temporally contiguous
+segments, *regions* here, that are foreground (an action) or background (none); a clip is 16 frames at 15 fps, 16/15 s;
+five clips are taken from each region, at random places in training and at evenly spaced ones in testing.
+
+Times are seconds of the video; frame ``k`` of a clip that starts at ``t`` is the frame shown at ``t + k / fps``.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from cuemark import video
+from cuemark.errors import DataError
+from cuemark.segments import Truth, VideoTruth, times
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TOLERANCE = 1e-4
+"""Seconds by which a time may miss a frame's stamp and still mean it (stamps are rounded to the time base)."""
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How an encoder looks at video; it travels inside every encoder checkpoint."""
+
+    frames: int = 16
+    """Frames in a clip."""
+    fps: float = 15.0
+    """Frames per second of video time, whatever the file's rate (30 fps with a stride of 2 in the papers)."""
+    short_side: int = 128
+    """Frames are resized, aspect kept, until their shorter side has this many pixels (the papers)."""
+    fixed_size: tuple[int, int] | None = None
+    """(height, width) to resize to instead, aspect lost: (128, 171) is what TSP's release does."""
+    crop: int = 112
+    """Side of the square that is cut: at random in training, from the centre otherwise."""
+    mean: tuple[float, float, float] = (0.43216, 0.394666, 0.37645)
+    """RGB means of the release's normalisation, on a 0-1 scale."""
+    std: tuple[float, float, float] = (0.22803, 0.22145, 0.216989)
+
+    @property
+    def seconds(self) -> float:
+        """Length of a clip."""
+        return self.frames / self.fps
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that frames of this size are resized to."""
+        if self.fixed_size is not None:
+            return self.fixed_size
+        scale = self.short_side / min(height, width)
+        return max(self.crop, round(height * scale)), max(self.crop, round(width * scale))
+
+    def times(self, start: float) -> np.ndarray:
+        """``(frames,)`` seconds at which a clip that starts at ``start`` is looked at."""
+        return start + np.arange(self.frames) / self.fps
+
+
+# ---------------------------------------------------------------------------------------------- regions
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A contiguous stretch of a video that is one action, or none."""
+
+    video: str
+    start: float
+    end: float
+    label: str | None
+    """The action; None for background."""
+    near: str | None
+    """The action a background region is the background *of*: the nearest in time, the earlier of two (CLAP leaves it
+    open: our choice)."""
+
+    @property
+    def foreground(self) -> bool:
+        return self.label is not None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How regions and clips are taken from annotated videos."""
+
+    clips_per_region: int = 5
+    """TSP section 4.1."""
+    rule: Literal["union", "tsp"] = "union"
+    """``union``: background is what no action covers. ``tsp``: the release's rule, which restarts the background at
+    the end of the *last-started* action, so that it overlaps actions that contain others."""
+    min_background: float = 1.0
+    """Shortest background region, in clips (TSP's files: 5 on ActivityNet, 1 on THUMOS14)."""
+    short: Literal["drop", "centre"] = "drop"
+    """Regions shorter than a clip: dropped as in TSP, or given one clip around their middle."""
+    flip: float = 0.5
+    """Probability of a mirrored clip in training (TSP's release)."""
+    p_caption: float = 0.5
+    """Probability of the closest dense caption in place of the prompt (CLAP section 3.2)."""
+
+
+def background(actions: np.ndarray, duration: float, shortest: float, rule: Literal["union", "tsp"] = "union"
+               ) -> np.ndarray:
+    """The background intervals of a video.
+
+    Args:
+        actions: ``(n, 2)`` starts and ends in seconds.
+        duration: of the video, in seconds.
+        shortest: intervals shorter than this many seconds are left out.
+        rule: see :attr:`Sampling.rule`. ``tsp`` reproduces the background rows of the release's CSV files.
+
+    Returns:
+        ``(m, 2)`` seconds, in order.
+    """
+    found, current = [], 0.0
+    for start, end in actions[np.argsort(actions[:, 0], kind="stable")]:
+        if start - current >= shortest:
+            found.append((current, start))
+        current = end if rule == "tsp" else max(current, end)
+    if duration - current >= shortest:
+        found.append((current, duration))
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
+
+
+def regions(video_id: str, truth: VideoTruth, clip_seconds: float, sampling: Sampling, with_background: bool = True
+            ) -> list[Region]:
+    """The foreground regions of a video, then its background ones.
+
+    Times are clipped to the video first; what is then shorter than a clip is dropped (``sampling.short``).
+    """
+    actions = [s for s in truth.annotations if s.label is not None]
+    found = [Region(video_id, s.start, s.end, s.label, s.label) for s in actions]
+    if with_background and actions:
+        shortest = sampling.min_background * clip_seconds
+        for start, end in background(times(actions), truth.duration, shortest, sampling.rule):
+            nearest = min(actions, key=lambda s: (max(s.start - end, start - s.end), s.start))
+            found.append(Region(video_id, float(start), float(end), None, nearest.label))
+    kept = []
+    for r in found:
+        start, end = max(r.start, 0.0), min(r.end, truth.duration)
+        if end - start >= clip_seconds - 1e-9 or (sampling.short == "centre" and end > start):
+            kept.append(Region(r.video, start, end, r.label, r.near))
+    return kept
+
+
+def clip_start(region: Region, clip_seconds: float, duration: float, place: float) -> float:
+    """Where a clip of a region starts, in seconds.
+
+    ``place`` in [0, 1] slides it from the region's start to its end: uniform random numbers in training, evenly
+    spaced ones in testing. A clip longer than its region is centred on it, inside the video where that is possible.
+    """
+    slack = region.end - region.start - clip_seconds
+    if slack >= 0:
+        return region.start + place * slack
+    return max(0.0, min(region.start + slack / 2, duration - clip_seconds))
+
+
+# ---------------------------------------------------------------------------------------------- frames of clips
+
+
+class FrameReader:
+    """Resized frames of many videos by time; videos that fit a memory budget are decoded once and kept.
+
+    Both ways return the frame shown at a time, so what a clip looks like does not depend on the budget. Safe to call
+    from several threads.
+    """
+
+    def __init__(self, clip: ClipConfig, budget_bytes: float = 2e9) -> None:
+        self.clip = clip
+        self._left = budget_bytes
+        self._lock = threading.Lock()
+        self._locks: dict[Path, threading.Lock] = {}
+        self._infos: dict[Path, video.VideoInfo] = {}
+        self._kept: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+
+    def read(self, path: Path, seconds: np.ndarray) -> np.ndarray:
+        """``(n, H, W, 3)`` uint8: the frames shown at ``seconds``; the first or last one beyond the video's ends."""
+        with self._lock:
+            lock = self._locks.setdefault(path, threading.Lock())
+        with lock:
+            if path not in self._kept and path not in self._infos:
+                self._open(path)
+        if path in self._kept:
+            stamps, images = self._kept[path]
+            return images[(np.searchsorted(stamps, seconds + TOLERANCE, side="right") - 1).clip(0)]
+        info = self._infos[path]
+        return video.frames_at(path, [float(t) for t in seconds], self.clip.size(info.height, info.width))
+
+    def _open(self, path: Path) -> None:
+        info = video.probe(path)
+        height, width = self.clip.size(info.height, info.width)
+        cost = info.frames * height * width * 3
+        with self._lock:
+            keep = cost <= self._left
+            self._left -= cost if keep else 0
+        if keep:
+            stamps, images = zip(*video.frames(path, (height, width)), strict=True)
+            self._kept[path] = np.array(stamps), np.stack(images)
+        self._infos[path] = info
+
+
+def cut(frames: np.ndarray, crop: int, rng: np.random.Generator | None = None, flip: float = 0.0) -> np.ndarray:
+    """Cut a ``crop`` x ``crop`` square from ``(T, H, W, 3)`` frames: centred, or at random when ``rng`` is given."""
+    height, width = frames.shape[1:3]
+    if rng is None:
+        top, left = round((height - crop) / 2), round((width - crop) / 2)
+    else:
+        top, left = int(rng.integers(height - crop + 1)), int(rng.integers(width - crop + 1))
+    square = frames[:, top : top + crop, left : left + crop]
+    if rng is not None and rng.random() < flip:
+        square = square[:, :, ::-1]
+    return square
+
+
+# ---------------------------------------------------------------------------------------------- a set of clips
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One drawn clip, before any tensor: its pixels and what is known about it."""
+
+    frames: np.ndarray
+    """``(T, crop, crop, 3)`` uint8."""
+    region: Region
+    start: float
+    end: float
+
+
+@dataclass
+class ClipSet:
+    """All clips of annotated videos, drawn by number; every draw depends on (seed, epoch, number) alone.
+
+    Raises:
+        DataError: a video of the truth has no file, or no region is left to sample from.
+    """
+
+    truth: Truth
+    videos: Mapping[str, Path]
+    clip: ClipConfig
+    sampling: Sampling = field(default_factory=Sampling)
+    with_background: bool = True
+    training: bool = True
+    seed: int = 0
+    budget_bytes: float = 2e9
+
+    def __post_init__(self) -> None:
+        missing = [v for v in self.truth if v not in self.videos]
+        if missing:
+            raise DataError(f"{len(missing)} of {len(self.truth)} annotated videos have no file, '{missing[0]}' first; "
+                            "check the videos folder, or leave them out of the truth.")
+        self.regions = [r for vid, v in self.truth.items()
+                        for r in regions(vid, v, self.clip.seconds, self.sampling, self.with_background)]
+        if not any(r.foreground for r in self.regions):
+            raise DataError(f"no annotated action of these {len(self.truth)} videos is as long as one clip "
+                            f"({self.clip.seconds:.2f} s); annotate longer ones or use sampling.short = \"centre\".")
+        self.reader = FrameReader(self.clip, self.budget_bytes)
+
+    def __len__(self) -> int:
+        return len(self.regions) * self.sampling.clips_per_region
+
+    def draw(self, number: int, epoch: int = 0) -> tuple[Clip, np.random.Generator]:
+        """Clip ``number`` of an epoch, and the generator that drew it (for draws that depend on it)."""
+        rng = np.random.default_rng((self.seed, epoch, number))
+        region = self.regions[number % len(self.regions)]
+        n = self.sampling.clips_per_region
+        even = (number // len(self.regions)) / (n - 1) if n > 1 else 0.5
+        place = rng.random() if self.training else even
+        start = clip_start(region, self.clip.seconds, self.truth[region.video].duration, place)
+        frames = self.reader.read(self.videos[region.video], self.clip.times(start))
+        square = cut(frames, self.clip.crop, rng if self.training else None, self.sampling.flip)
+        return Clip(square, region, start, start + self.clip.seconds), rng
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The numbers of an epoch in the order they are drawn: shuffled in training."""
+        if not self.training:
+            return np.arange(len(self))
+        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+
+
+def ahead(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """``map`` that works a few items ahead in threads (decoding lets go of the interpreter); order is kept."""
+    if workers <= 0:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = []
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * workers:
+                    yield waiting.pop(0).result()
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def clip_count(duration: float, clip: ClipConfig, stride: int) -> tuple[int, int]:
+    """How many frames at ``clip.fps`` a video of ``duration`` seconds has, and how many clips every ``stride`` frames.
+
+    TSP's extraction: ``F' = ceil(duration · fps)``, ``N = floor((F' - frames) / stride) + 1``; a video shorter than a
+    clip gives one clip, padded by repeating its last frame.
+    """
+    frames = max(1, math.ceil(duration * clip.fps - 1e-6))
+    return frames, max(0, (frames - clip.frames) // stride) + 1

@@ -1,0 +1,117 @@
+"""Naming what was found: class scores for spans, from inside the localizer or from an external classifier.
+
+G-TAD and BMN propose segments without a class; the papers borrow the names from a second, video-level classifier.
+There are three ways to names here:
+
+- ``"localizer"``: a linear layer on the snippets, learned with the localizer (:func:`span_loss`).
+- ``"encoder"``: the same layer, but filled with the class head of the video encoder and frozen
+  (:meth:`SpanClassifier.fill`).
+- outside: :func:`fuse` multiplies nameless proposals with any per-video ``{label: score}`` (the papers' way).
+
+Shapes: ``B`` batch, ``T`` positions, ``C`` channels, ``K`` classes, ``n`` spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cuemark.errors import CallError, ModelError
+from cuemark.nn.maps import span_mean
+from cuemark.segments import Segment
+
+
+class SpanClassifier(nn.Module):
+    """A linear layer on snippet features, whose logits are averaged over a span."""
+
+    def __init__(self, dim: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, T, C)`` snippets to ``(B, T, K)`` logits."""
+        return self.linear(features)
+
+    def empty(self) -> SpanClassifier:
+        """Freeze it without an opinion, to be filled later (by :meth:`fill` or from a checkpoint)."""
+        for parameter in self.requires_grad_(False).parameters():
+            parameter.zero_()
+        return self
+
+    @property
+    def filled(self) -> bool:
+        """False while it has no opinion."""
+        return bool(self.linear.weight.detach().any())
+
+    def fill(self, weight: Tensor, bias: Tensor) -> None:
+        """Take over the video encoder's linear class head, and freeze it.
+
+        Args:
+            weight: ``(K, C)``.
+            bias: ``(K,)``.
+
+        Raises:
+            ModelError: the head has other classes or other features than this layer.
+        """
+        if weight.shape != self.linear.weight.shape or bias.shape != self.linear.bias.shape:
+            classes, dim = self.linear.weight.shape
+            raise ModelError(f"a class head of shape {tuple(weight.shape)} with bias {tuple(bias.shape)} cannot name "
+                             f"{classes} classes from {dim}-dimensional features; give the localizer the classes and "
+                             "the features of that encoder.")
+        self.requires_grad_(False)
+        self.linear.weight.copy_(weight.detach())
+        self.linear.bias.copy_(bias.detach())
+
+
+def span_scores(logits: Tensor, rows: Tensor, spans: Tensor) -> Tensor:
+    """Probability of each class for each span: softmax of the mean logits.
+
+    Args:
+        logits: ``(B, T, K)``.
+        rows: ``(n,)`` int64: which sequence each span belongs to.
+        spans: ``(n, 2)`` in positions, within the sequence's real positions.
+
+    Returns:
+        ``(n, K)``.
+    """
+    return span_mean(logits, rows, spans).softmax(dim=1)
+
+
+def span_loss(logits: Tensor, rows: Tensor, spans: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of the true spans' mean logits; 0 when there is none.
+
+    Args:
+        logits: ``(B, T, K)``.
+        rows: ``(n,)`` int64: which sequence each span belongs to.
+        spans: ``(n, 2)`` in positions, within the sequence's real positions.
+        labels: ``(n,)`` int64 class indices.
+    """
+    return F.cross_entropy(span_mean(logits, rows, spans), labels, reduction="sum") / max(len(labels), 1)
+
+
+def fuse(segments: Sequence[Segment], video_scores: Mapping[str, float], top: int = 2) -> list[Segment]:
+    """Name one video's proposals by a video-level classifier, as ActivityNet's systems do.
+
+    Args:
+        segments: proposals; a missing score counts as 1.
+        video_scores: label -> score of the whole video (CUHK's 200, UntrimmedNet's 101 …). With none the proposals
+            stay as they are.
+        top: how many of the best labels every proposal is emitted with (2 in G-TAD and BMN).
+
+    Returns:
+        ``len(segments) * top`` segments whose score is the proposal's times the label's, best first.
+
+    Raises:
+        CallError: ``top`` is not positive.
+    """
+    if top < 1:
+        raise CallError(f"proposals cannot be named by their {top} best labels; choose top >= 1.")
+    best = sorted(video_scores.items(), key=lambda item: -item[1])[:top]
+    if not best:
+        return list(segments)
+    named = [replace(s, label=label, score=(1.0 if s.score is None else s.score) * float(score))
+             for s in segments for label, score in best]
+    return sorted(named, key=lambda s: -(s.score or 0.0))

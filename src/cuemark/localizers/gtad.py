@@ -1,0 +1,453 @@
+"""G-TAD: sub-graph localization for temporal action detection.
+
+Mengmeng Xu, Chen Zhao, David S. Rojas, Ali Thabet, Bernard Ghanem, CVPR 2020.
+
+Snippets are nodes of a graph with edges in time and edges in meaning (the nearest in feature space). Every span of
+the start x duration map is a sub-graph: its features are sampled inside it and in its context, and two confidences
+are predicted for it. Shapes (``B`` batch, ``T`` positions, ``C`` feature width, ``D`` durations, ``N`` cells whose
+span ends inside the sequence, ``K`` classes)::
+
+    features (B, T, C) ── Conv1d k3, GCNeXt ── base (B, 256, T) ─┬─ GCNeXt, Conv1d 1x1, sigmoid ── start (B, T)
+            │                                                    ├─ GCNeXt, Conv1d 1x1, sigmoid ── end (B, T)
+            │                                                    └─ GCNeXt ─┬─ nodes (B, 256, T)
+            │                                                               └─ mean of each node's neighbours
+            │        SGAlign: 32 bins of the nodes + 4 of the neighbours per span, Conv 1x1 ── (B, N, 512)
+            │        Conv 1x1 ── (B, 128, D, T), two Conv2d, Conv 1x1, sigmoid ── map (B, 2, D, T)
+            └─ linear ── class (B, T, K) logits: names for the proposals (:mod:`cuemark.localizers.classify`)
+
+``map[:, 0]`` regresses a span's tIoU, ``map[:, 1]`` says whether it exceeds 0.9. Cell ``(d, s)`` is the span
+``[s, s + d + 1]``.
+
+Where it differs from the released code, and why:
+
+- Proposals may reach the end of the video (``s + d + 1 == T``); 12 % of ActivityNet's annotations do. Such an end
+  reads the last position's end score.
+- One clock, the grid's seconds, in training and inference; the release trains on a corrected duration (ActivityNet)
+  or shifted by two frames (THUMOS14).
+- The 1x1 convolution over the sampled bins is applied before the sampling (:mod:`cuemark.nn.maps`): the same numbers
+  without 368 MB of sampled features per video.
+- Losses are finite for every batch, and random sub-sampling is seeded in evaluation.
+- Padding is masked everywhere, and cells that end outside the sequence are empty: the 3x3 head of THUMOS14 sees
+  zeros there, where the release has the features of the first snippets.
+- Overlapping windows are suppressed once, together; the release decays THUMOS14's scores twice. Long THUMOS14
+  proposals are not thrown away.
+- Names can come from the localizer itself or the video encoder, per proposal; then suppression is per class, which
+  is the paper's order (suppress, then name) whenever all proposals of a video have the same names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cuemark.batch import Batch
+from cuemark.errors import CallError, DataError, ModelError, unknown
+from cuemark.grid import Features, Grid
+from cuemark.localizers.classify import SpanClassifier, span_loss, span_scores
+from cuemark.nn import losses
+from cuemark.nn.graph import GCNeXt, gather
+from cuemark.nn.maps import (
+    SparseMap,
+    boundary_targets,
+    cells,
+    conv_then_sample,
+    extended_span_table,
+    iou_map,
+    valid_cells,
+)
+from cuemark.nn.nms import soft_nms
+from cuemark.segments import Segment, times
+
+SPANS = ("video", "windows")
+NAMES = ("localizer", "encoder", "none")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The paper's settings for ActivityNet; :meth:`thumos` has those for THUMOS14.
+
+    Raises:
+        CallError: a value that cannot be meant.
+    """
+
+    span: str = "video"
+    """What the network sees at once: the whole ``"video"`` resampled to ``positions``, or overlapping ``"windows"``
+    of as many snippets, every half window."""
+    positions: int = 100
+    """T: snippets the network sees at once."""
+    durations: int = 100
+    """D: the longest proposal, in positions."""
+    h1d: int = 256
+    """Channels along time."""
+    h2d: int = 128
+    """Channels of the map."""
+    h3d: int = 512
+    """Channels of a span's sampled features after the first 1x1 convolution."""
+    input_groups: int = 4
+    """Groups of the first convolution; divides the feature width and ``h1d``."""
+    width: int = 128
+    """Channels of a graph block's bottleneck."""
+    groups: int = 32
+    """Groups of a graph block's bottleneck; divides ``width``."""
+    neighbours: int = 3
+    """k: semantic edges of a snippet, itself included."""
+    inner_bins: int = 32
+    """Bins in which a span's snippets are sampled."""
+    context_bins: int = 4
+    """Bins in which the neighbours of its snippets are sampled."""
+    head_kernel: int = 1
+    """Kernel of the map's two hidden convolutions: 1 (ActivityNet) or 3 (THUMOS14)."""
+    anchor_left: float = -0.5
+    """Boundary targets: position i looks from ``i + anchor_left`` …"""
+    anchor_right: float = 1.5
+    """… to ``i + anchor_right``. (-0.5, 1.5) is the release's for ActivityNet, (-0.5, 0.5) for THUMOS14 and BMN's."""
+    boundary_weight: float = 1.0
+    """Weight of the start and end losses."""
+    regression_weight: float = 10.0
+    """Weight of the tIoU regression loss."""
+    confidence_weight: float = 1.0
+    """Weight of the tIoU classification loss."""
+    naming_weight: float = 1.0
+    """Weight of the names' cross entropy (``names = "localizer"``); it shares no parameter with the others."""
+    peaks: bool = True
+    """Propose only between peaks of the start and end scores (ActivityNet), or every cell (THUMOS14)."""
+    boundary_scores: bool = False
+    """Multiply the start and end scores into a proposal's score, as BMN does."""
+    candidates: int = 1000
+    """Best proposals of a view that go into suppression."""
+    sigma: float = 0.8
+    """Gaussian soft-NMS."""
+    keep: int = 100
+    """Proposals of a video in the answer; with names, ``keep * top_names`` segments."""
+    names: str = "localizer"
+    """Where class names come from: ``"localizer"`` (learned with it), ``"encoder"`` (:meth:`GTAD.name_by`), or
+    ``"none"`` (proposals without a label; see :func:`cuemark.localizers.classify.fuse`)."""
+    top_names: int = 2
+    """Every proposal is emitted with this many best classes."""
+
+    def __post_init__(self) -> None:
+        if self.span not in SPANS:
+            raise unknown("span", self.span, SPANS)
+        if self.names not in NAMES:
+            raise unknown("source of names", self.names, NAMES)
+        for name in ("positions", "durations", "h1d", "h2d", "h3d", "input_groups", "width", "groups", "neighbours",
+                     "inner_bins", "context_bins", "head_kernel", "candidates", "sigma", "keep", "top_names"):
+            if not getattr(self, name) > 0:
+                raise CallError(f"G-TAD's '{name}' must be positive, got {getattr(self, name)}.")
+        if self.durations > self.positions:
+            raise CallError(f"G-TAD's 'durations' ({self.durations}) cannot exceed 'positions' ({self.positions}); "
+                            "a proposal is no longer than what the network sees.")
+        if self.head_kernel % 2 == 0:
+            raise CallError(f"G-TAD's 'head_kernel' must be odd, got {self.head_kernel}.")
+        if self.anchor_right <= self.anchor_left:
+            raise CallError("G-TAD's 'anchor_right' must be larger than 'anchor_left'.")
+        if self.h1d % self.input_groups or self.width % self.groups:
+            raise CallError("G-TAD's 'input_groups' must divide 'h1d', and 'groups' must divide 'width'; got "
+                            f"{self.input_groups} and {self.h1d}, {self.groups} and {self.width}.")
+
+    @classmethod
+    def thumos(cls) -> Config:
+        """The release's settings for THUMOS14. (Its factor 10 falls on the classification term.)"""
+        return cls(span="windows", positions=256, durations=64, inner_bins=16, context_bins=16, head_kernel=3,
+                   anchor_right=0.5, regression_weight=1.0, confidence_weight=10.0, peaks=False, sigma=0.46, keep=200)
+
+
+class Targets(NamedTuple):
+    """What the network should answer for a batch."""
+
+    start: Tensor
+    """``(B, T)`` in [0, 1]."""
+    end: Tensor
+    """``(B, T)`` in [0, 1]."""
+    iou: Tensor
+    """``(B, D, T)`` in [0, 1]."""
+    rows: Tensor
+    """``(n,)``: which sequence each span with a known name belongs to."""
+    spans: Tensor
+    """``(n, 2)`` positions."""
+    labels: Tensor
+    """``(n,)`` class indices."""
+
+
+class GTAD(nn.Module):
+    """The network, its losses and its answers; see the module's docstring.
+
+    Args:
+        config: how large, how trained, how decoded.
+        dim: width of the features.
+        classes: the labels it can name; truth with other labels (or none) still teaches it to propose.
+
+    Raises:
+        CallError: ``dim`` does not fit ``config.input_groups``.
+    """
+
+    config_type: ClassVar[type[Config]] = Config
+
+    _cell: Tensor
+
+    def __init__(self, config: Config, dim: int, classes: Sequence[str]) -> None:
+        super().__init__()
+        c = config
+        if dim % c.input_groups:
+            raise CallError(f"G-TAD's first convolution has {c.input_groups} groups, which do not divide features of "
+                            f"width {dim}; set 'input_groups' to a divisor of it.")
+        self.config, self.dim, self.classes = c, dim, tuple(classes)
+
+        def graph() -> GCNeXt:
+            return GCNeXt(c.h1d, c.width, c.groups, c.neighbours)
+
+        self.base = nn.Conv1d(dim, c.h1d, 3, padding=1, groups=c.input_groups)
+        self.base_graph, self.start_graph, self.end_graph, self.map_graph = graph(), graph(), graph(), graph()
+        self.start, self.end = nn.Conv1d(c.h1d, 1, 1), nn.Conv1d(c.h1d, 1, 1)
+
+        # the 1x1 convolution over all bins of a span, stored as conv_then_sample wants it
+        self.inner = nn.Parameter(torch.empty(c.inner_bins, c.h3d, c.h1d))
+        self.context = nn.Parameter(torch.empty(c.context_bins, c.h3d, c.h1d))
+        self.sampled_bias = nn.Parameter(torch.empty(c.h3d))
+        bound = 1 / math.sqrt((c.inner_bins + c.context_bins) * c.h1d)  # PyTorch's default for that convolution
+        for parameter in (self.inner, self.context, self.sampled_bias):
+            nn.init.uniform_(parameter, -bound, bound)
+        self.sample_inner = SparseMap(extended_span_table(c.positions, c.durations, c.inner_bins))
+        self.sample_context = SparseMap(extended_span_table(c.positions, c.durations, c.context_bins))
+
+        self.squeeze = nn.Linear(c.h3d, c.h2d)
+        self.head = nn.ModuleList(nn.Conv2d(c.h2d, c.h2d, c.head_kernel, padding=c.head_kernel // 2)
+                                  for _ in range(2))
+        self.confidence = nn.Conv2d(c.h2d, 2, 1)
+        d, s = cells(c.positions, c.durations).T
+        self.register_buffer("_cell", torch.from_numpy(d * c.positions + s), persistent=False)
+
+        self.names: SpanClassifier | None = None
+        if c.names != "none" and self.classes:
+            self.names = SpanClassifier(dim, len(self.classes))
+            if c.names == "encoder":
+                self.names.empty()
+
+    def name_by(self, weight: Tensor, bias: Tensor, classes: Sequence[str] | None = None) -> None:
+        """Name proposals by the video encoder's linear class head (``config.names = "encoder"``).
+
+        Args:
+            weight: ``(classes, dim)``.
+            bias: ``(classes,)``.
+            classes: the head's labels in its order, among them all of the localizer's; by default the localizer's.
+
+        Raises:
+            CallError: the localizer learns its own names, or has none.
+            ModelError: the head does not know all labels, or was made for other features.
+        """
+        if self.names is None or self.config.names != "encoder":
+            raise CallError(f"a localizer with names = '{self.config.names}' and {len(self.classes)} classes cannot "
+                            "take an encoder's class head; build it with names = 'encoder' and that head's classes.")
+        if classes is not None:
+            place = {label: i for i, label in enumerate(classes)}
+            missing = [label for label in self.classes if label not in place]
+            if missing:
+                raise ModelError(f"the encoder's class head does not know '{missing[0]}' ({len(missing)} of the "
+                                 f"localizer's {len(self.classes)} classes); pre-train it on these classes, or use "
+                                 "names = 'localizer'.")
+            order = [place[label] for label in self.classes]
+            weight, bias = weight[order], bias[order]
+        self.names.fill(weight, bias)
+
+    # ------------------------------------------------------------------------------------------------- network
+
+    def views(self, features: Features) -> list[Features]:
+        """The whole video resampled to T positions, or windows of T snippets that start every T/2 until one ends it.
+
+        Raises:
+            DataError: the features have no row, or their video no length.
+        """
+        if not (features.grid.count and features.duration > 0):
+            raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
+                            "localized in; extract them again, or leave the video out.")
+        size, grid = self.config.positions, features.grid
+        if self.config.span == "video":
+            return [features.resample(size)]
+        stride = max(size // 2, 1)
+        last = max(math.ceil((grid.count - size) / stride), 0) * stride
+        pieces = []
+        for first in range(0, last + 1, stride):
+            data = features.data[first:first + size]
+            pieces.append(Features(data, Grid(grid.seconds(first), grid.step, len(data), grid.window),
+                                   features.duration))
+        return pieces
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Probabilities and logits by name; shorter sequences are padded to T, and their padding means nothing.
+
+        Returns:
+            ``"start"`` and ``"end"`` ``(B, T)`` and ``"map"`` ``(B, 2, D, T)`` in [0, 1]; with names, ``"class"``
+            ``(B, T, K)`` logits.
+
+        Raises:
+            ModelError: the features are wider or narrower than the network's, or longer than T.
+        """
+        features, mask = self._padded(batch)
+        x, keep = features.transpose(1, 2), mask[:, None]
+        base, _ = self.base_graph(F.relu(self.base(x)), mask)
+        start = self.start(self.start_graph(base, mask)[0])[:, 0]
+        end = self.end(self.end_graph(base, mask)[0])[:, 0]
+
+        nodes, neighbours = self.map_graph(base, mask)
+        around = gather(nodes, neighbours).mean(dim=3) * keep
+        spans = (conv_then_sample(nodes, self.inner, self.sample_inner)
+                 + conv_then_sample(around, self.context, self.sample_context) + self.sampled_bias)
+        spans = F.relu(self.squeeze(F.relu(spans)))  # (B, N, h2d)
+        c, (size, _, width) = self.config, spans.shape
+        cube = spans.new_zeros(size, c.durations * c.positions, width).index_copy(1, self._cell, spans)
+        cube = cube.view(size, c.durations, c.positions, width).permute(0, 3, 1, 2)
+        inside = valid_cells(mask.sum(dim=1), c.durations, c.positions)[:, None]
+        cube = cube * inside
+        for layer in self.head:
+            cube = F.relu(layer(cube)) * inside
+        out = {"start": start.float().sigmoid(), "end": end.float().sigmoid(),
+               "map": self.confidence(cube).float().sigmoid()}
+        if self.names is not None:
+            out["class"] = self.names(features)
+        return out
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def targets(self, batch: Batch) -> Targets:
+        """Truth in seconds to what the network should answer. Truth is cut to each row's grid.
+
+        Raises:
+            CallError: the batch has no truth.
+        """
+        if batch.truth is None:
+            raise CallError("a loss needs truth; collate the batch with its annotated segments.")
+        c, lengths = self.config, _lengths(batch)
+        indices = {name: i for i, name in enumerate(self.classes)}
+        starts, ends, ious = [], [], []
+        rows: list[int] = []
+        labels: list[int] = []
+        spans = [np.zeros((0, 2))]
+        for row, (grid, truth) in enumerate(zip(batch.grids, batch.truth, strict=True)):
+            at = grid.position(times(truth)).clip(0, lengths[row])
+            real = at[:, 1] > at[:, 0]
+            boundaries = boundary_targets(at[real], c.positions, (c.anchor_left, c.anchor_right))
+            starts.append(boundaries[0])
+            ends.append(boundaries[1])
+            ious.append(iou_map(at[real], c.durations, c.positions))
+            named = [i for i, s in enumerate(truth) if real[i] and s.label in indices]
+            spans.append(at[named])
+            rows += [row] * len(named)
+            labels += [indices[str(truth[i].label)] for i in named]
+        device = batch.features.device
+        start, end, iou = (torch.from_numpy(np.stack(a)).to(device) for a in (starts, ends, ious))
+        return Targets(start, end, iou, torch.tensor(rows, dtype=torch.int64, device=device),
+                       torch.from_numpy(np.concatenate(spans)).float().to(device),
+                       torch.tensor(labels, dtype=torch.int64, device=device))
+
+    def loss(self, out: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """``"boundary"``, ``"regression"``, ``"confidence"`` and, for learned names, ``"naming"``; weighted scalars.
+
+        In training the regression loss draws its cells from torch's default generator; in evaluation it is a
+        deterministic function of its inputs.
+        """
+        c, target = self.config, self.targets(batch)
+        _, mask = self._padded(batch)
+        inside = valid_cells(mask.sum(dim=1), c.durations, c.positions)
+        generator = None if self.training else torch.Generator().manual_seed(0)
+        boundary = (losses.boundary_loss(out["start"], target.start, mask)
+                    + losses.boundary_loss(out["end"], target.end, mask))
+        regression = losses.iou_regression_loss(out["map"][:, 0], target.iou, inside, generator)
+        confidence = losses.iou_classification_loss(out["map"][:, 1], target.iou, inside)
+        result = {"boundary": c.boundary_weight * boundary, "regression": c.regression_weight * regression,
+                  "confidence": c.confidence_weight * confidence}
+        if self.names is not None and c.names == "localizer":
+            result["naming"] = c.naming_weight * span_loss(out["class"], target.rows, target.spans, target.labels)
+        return result
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    @torch.no_grad()
+    def decode(self, out: dict[str, Tensor], batch: Batch) -> list[list[Segment]]:
+        """Candidates of each row, best first, in seconds inside the video, before suppression.
+
+        Raises:
+            ModelError: names should come from an encoder that was never given (:meth:`name_by`).
+        """
+        if self.names is not None and self.config.names == "encoder" and not self.names.filled:
+            raise ModelError("this localizer names by the video encoder's class head but was never given one; call "
+                             "name_by(weight, bias), or build it with names = 'none'.")
+        start, end, quality = (out[name].float().cpu().numpy() for name in ("start", "end", "map"))
+        answers = []
+        for row, length in enumerate(_lengths(batch)):
+            spans, score = self._proposals(start[row], end[row], quality[row], int(length))
+            seconds = np.clip(batch.grids[row].seconds(spans), 0.0, batch.durations[row])
+            inside = seconds[:, 1] > seconds[:, 0]
+            spans, score, seconds = spans[inside], score[inside], seconds[inside]
+            labels: list[str | None] = [None] * len(score)
+            if self.names is not None:
+                named = torch.from_numpy(spans).to(out["class"].device)
+                rows = torch.full((len(named),), row, device=named.device)
+                best, index = span_scores(out["class"], rows, named).topk(
+                    min(self.config.top_names, len(self.classes)), dim=1)
+                seconds = seconds.repeat(best.shape[1], axis=0)
+                score = (score[:, None] * best.cpu().numpy()).ravel()
+                labels = [self.classes[i] for i in index.ravel().tolist()]
+            order = np.argsort(-score, kind="stable")
+            answers.append([Segment(a, b, labels[i], s)
+                            for i, (a, b), s in zip(order, seconds[order].tolist(), score[order].tolist())])
+        return answers
+
+    def select(self, candidates: list[Segment]) -> list[Segment]:
+        """The answer for one video from the candidates of all its views: soft-NMS per class, the best ``keep``."""
+        keep = self.config.keep * (1 if self.names is None else min(self.config.top_names, len(self.classes)))
+        index = {label: i for i, label in enumerate(dict.fromkeys(s.label for s in candidates))}
+        order, score = soft_nms(times(candidates), np.array([s.score for s in candidates], np.float64),
+                                self.config.sigma, keep=keep, groups=np.array([index[s.label] for s in candidates]))
+        return [Segment(candidates[i].start, candidates[i].end, candidates[i].label, value)
+                for i, value in zip(order, score.tolist())]
+
+    # -------------------------------------------------------------------------------------------------- private
+
+    def _padded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``(B, T, C)`` features and ``(B, T)`` mask, padded from the batch's length to the network's T."""
+        _, length, dim = batch.features.shape
+        if dim != self.dim:
+            raise ModelError(f"this localizer was made for features of width {self.dim}, these have width {dim}; "
+                             "extract them with the encoder it was trained on.")
+        if length > self.config.positions:
+            raise ModelError(f"this localizer sees {self.config.positions} positions at once, got {length}; cut the "
+                             "features with its views().")
+        more = self.config.positions - length
+        return F.pad(batch.features, (0, 0, 0, more)), F.pad(batch.mask, (0, more))
+
+    def _proposals(self, start: np.ndarray, end: np.ndarray, quality: np.ndarray, length: int
+                   ) -> tuple[np.ndarray, np.ndarray]:
+        """One row's ``(n, 2)`` spans in positions and ``(n,)`` scores, best first, at most ``config.candidates``."""
+        c = self.config
+        d, s = cells(c.positions, c.durations).T
+        inside = s + d + 1 <= length
+        d, s = d[inside], s[inside]
+        last = np.minimum(s + d + 1, length - 1)  # the very end has no position of its own
+        if c.peaks and length:
+            begins, stops = _peaks(start[:length]), _peaks(end[:length])
+            begins[0] = stops[-1] = True
+            likely = begins[s] & stops[last]
+            d, s, last = d[likely], s[likely], last[likely]
+        score = (quality[0, d, s] * quality[1, d, s]).astype(np.float64)
+        if c.boundary_scores:
+            score *= start[s] * end[last]
+        best = np.argsort(-score, kind="stable")[: c.candidates]
+        return np.stack([s, s + d + 1], axis=1)[best].astype(np.float64), score[best]
+
+
+def _lengths(batch: Batch) -> np.ndarray:
+    """``(B,)`` real positions of each row."""
+    return batch.mask.sum(dim=1).cpu().numpy()
+
+
+def _peaks(score: np.ndarray) -> np.ndarray:
+    """Local maxima (a plateau counts whole) and whatever exceeds half the maximum: ``(T,)`` bool."""
+    beside = np.pad(score, 1, constant_values=-np.inf)
+    return ((score >= beside[:-2]) & (score >= beside[2:])) | (score > 0.5 * score.max())

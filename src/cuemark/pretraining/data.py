@@ -1,0 +1,90 @@
+"""The one sampler under every objective: annotated videos in, batches of clips with labels and sentences out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from cuemark.batch import ClipBatch, normalised
+from cuemark.clips import Clip, ClipSet, ahead
+from cuemark.errors import DataError
+from cuemark.segments import Segment
+from cuemark.text import TextEncoder, clip_sentence
+
+
+@dataclass
+class ClipData:
+    """Batches for :mod:`cuemark.loop`; every batch depends on (seed, epoch) alone, not on ``workers``."""
+
+    clips: ClipSet
+    classes: Sequence[str]
+    batch: int
+    text: TextEncoder | None = None
+    """Embeds each clip's sentence, for objectives that read."""
+    captions: Mapping[str, Sequence[Segment]] = field(default_factory=dict)
+    """Dense captions by video id."""
+    background_captions: bool = True
+    """False: background clips always get the synthetic prompt (CLAP's dagger)."""
+    global_features: Mapping[str, np.ndarray] | None = None
+    """Frozen ``(F,)`` feature of each video, for TSP's region head."""
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        self._class = {name: i for i, name in enumerate(self.classes)}
+        self.batch = min(self.batch, len(self.clips))
+        if self.global_features is not None:
+            missing = [v for v in self.clips.truth if v not in self.global_features]
+            if missing:
+                raise DataError(f"{len(missing)} videos have no global video feature, '{missing[0]}' first; "
+                                "extract features for every video of the truth.")
+
+    def __len__(self) -> int:
+        """Batches in an epoch: full ones only in training (BatchNorm and negatives see one batch size)."""
+        n = len(self.clips) / self.batch
+        return math.floor(n) if self.clips.training else math.ceil(n)
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[ClipBatch]:
+        """The batches of an epoch, leaving out the first ``skip``."""
+        order = self.clips.order(number)
+        chosen = order[skip * self.batch : len(self) * self.batch]
+        drawn: list[tuple[Clip, str | None]] = []
+        for item in ahead(lambda n: self._draw(int(n), number), list(chosen), self.workers):
+            drawn.append(item)
+            if len(drawn) == self.batch:
+                yield self._collate(drawn)
+                drawn = []
+        if drawn:
+            yield self._collate(drawn)
+
+    def _draw(self, number: int, epoch: int) -> tuple[Clip, str | None]:
+        clip, rng = self.clips.draw(number, epoch)
+        if self.text is None:
+            return clip, None
+        region = clip.region
+        sentence = clip_sentence(
+            clip.start, clip.end, region.near, region.foreground, self.captions.get(region.video, ()), rng,
+            self.clips.sampling.p_caption, self.background_captions,
+        )
+        return clip, sentence
+
+    def _collate(self, drawn: Sequence[tuple[Clip, str | None]]) -> ClipBatch:
+        regions = [clip.region for clip, _ in drawn]
+        label = torch.tensor([self._class.get(r.label, -1) if r.label else -1 for r in regions])
+        batch = ClipBatch(
+            clips=normalised(np.stack([clip.frames for clip, _ in drawn]), self.clips.clip.mean, self.clips.clip.std),
+            label=label,
+            foreground=torch.tensor([r.foreground for r in regions]),
+        )
+        if self.text is not None:
+            sentences = [s or "" for _, s in drawn]
+            numbers = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
+            batch.text = self.text.encode(sentences)
+            batch.text_id = torch.tensor([numbers[s] for s in sentences])
+        if self.global_features is not None:
+            stacked = np.stack([self.global_features[r.video] for r in regions])
+            batch.global_feature = torch.from_numpy(stacked.astype(np.float32))
+        return batch

