@@ -1,0 +1,703 @@
+"""The training loop: killed runs end as undisturbed ones, garbage is skipped, schedules and groups are as written.
+
+Run as a program it is the killer: it forks runs of every scenario, kills them with SIGKILL and starts them again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cuemark import checkpoint
+from cuemark.errors import CallError, ModelError
+from cuemark.loop import ENOUGH, WINDOW, Optim, Result, fit, sane
+
+torch.set_num_threads(1)
+
+TIMING = {"per_second"}
+PLAIN = Optim(name="sgd", lr=0.05, lr_heads=0.05, momentum=0.0, weight_decay=0.0, steps=12)
+
+
+# ------------------------------------------------------------------------------------- the toy
+
+
+@dataclass
+class Rows:
+    features: Tensor
+    target: Tensor
+    spoil: float = 1.0
+    """What the gradients of this batch are multiplied by; its loss stays ordinary."""
+
+    def to(self, device: torch.device | str) -> Rows:
+        return replace(self, features=self.features.to(device), target=self.target.to(device))
+
+
+class Toy(nn.Module):
+    """An encoder of two layers and a head; it remembers what it was at each training step."""
+
+    def __init__(self, dropout: float = 0.0, norm: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.encoder = nn.ModuleDict({"stem": nn.Linear(6, 8), "body": nn.Linear(8, 8)})
+        self.norm = nn.BatchNorm1d(8) if norm else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(8, 1)
+        self.past: list[dict[str, Tensor]] = []
+        self.kinds: set[torch.dtype] = set()
+
+    def forward(self, batch: Rows) -> dict[str, Tensor]:
+        if self.training:
+            self.past.append({k: v.clone() for k, v in self.state_dict().items()})
+        x = self.encoder["body"](torch.tanh(self.encoder["stem"](batch.features)))
+        y = self.head(self.dropout(torch.tanh(self.norm(x))))
+        self.kinds.add(y.dtype)
+        return {"y": y[:, 0]}
+
+    def loss(self, out: dict[str, Tensor], batch: Rows) -> dict[str, Tensor]:
+        y = out["y"]
+        if y.requires_grad and batch.spoil != 1:
+            y.register_hook(lambda gradient: gradient * batch.spoil)
+        return {"fit": (y - batch.target).square().mean(), "size": 0.1 * y.square().mean()}
+
+
+class Data:
+    """Batches that depend on (epoch, number) alone; ``spoil`` says which updates get which garbage."""
+
+    def __init__(self, batches: int = 5, spoil: dict[int, float] | None = None,
+                 tick: Callable[[int], None] = lambda step: None) -> None:
+        self.batches, self.spoil, self.tick = batches, spoil or {}, tick
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def at(self, step: int) -> Rows:
+        generator = torch.Generator().manual_seed(step)
+        x = torch.randn(8, 6, generator=generator)
+        return Rows(x, x[:, 0] - x[:, 1], self.spoil.get(step, 1.0))
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Rows]:
+        for step in range(number * self.batches + skip, (number + 1) * self.batches):
+            self.tick(step)
+            yield self.at(step)
+
+
+def error_of(model: nn.Module) -> dict[str, float]:
+    with torch.no_grad():
+        batch = Data().at(10**6)
+        return {"score": -float((model(batch)["y"] - batch.target).square().mean())}
+
+
+def log_of(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in TIMING} for line in lines]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+# ------------------------------------------------------------------------------------- killed
+
+VALIDATED = {"validate": error_of, "validate_every": 4}
+SCENARIOS: dict[str, tuple[Optim, dict[str, Any], dict[str, Any]]] = {  # optim, of the model, of fit
+    "sgd": (Optim(name="sgd", lr=0.02, lr_heads=0.05, momentum=0.9, steps=60, warmup=0.2, cosine=True), {}, {}),
+    "sgd, best, batch norm": (Optim(name="sgd", lr=0.02, lr_heads=0.3, momentum=0.9, steps=60), {"norm": True},
+                              VALIDATED),
+    "adam, dropout": (Optim(name="adam", lr=0.01, lr_heads=0.02, steps=60, decay_at=(0.5,)), {"dropout": 0.4}, {}),
+    "adamw, dropout, best, garbage": (Optim(name="adamw", lr=0.01, lr_heads=0.05, epochs=12, clip_norm=1.0),
+                                      {"dropout": 0.4, "norm": True}, VALIDATED),
+}
+GARBAGE = {3: math.nan, 14: math.inf, 17: 1e6, 31: math.nan, 44: -1e6}
+
+
+def perform(name: str, folder: Path, tick: Callable[[int], None] = lambda step: None) -> tuple[Toy, Result]:
+    optim, of_model, of_fit = SCENARIOS[name]
+    model, data = Toy(**of_model), Data(spoil=GARBAGE if "garbage" in name else None, tick=tick)
+    return model, fit(model, data, optim, folder, seed=3, log_every=2, checkpoint_every=2, **of_fit)
+
+
+def killer(out: Path) -> None:
+    """Fork runs, kill each a while after it has begun some updates, or just before or after one of its renames."""
+    moments = random.Random(0)
+    report: dict[str, list[str]] = {}
+    for name in SCENARIOS:
+        report[name] = []
+        for life in range(9):
+            listen, tell = os.pipe()
+            how = "end" if life == 8 else ("time", "time", "before", "after")[life % 4]
+            child = os.fork()
+            if child == 0:
+                os.close(listen)
+                if how in ("before", "after"):
+                    _fatal_rename(how, moments.randint(1, 6))
+                model, _ = perform(name, out / name, lambda step: (os.write(tell, b"."), None)[1])  # noqa: B023
+                checkpoint.save(out / name / "final.safetensors", model.state_dict(), {})
+                os._exit(0)
+            os.close(tell)
+            if how == "time":
+                for _ in range(moments.randint(1, 10)):
+                    os.read(listen, 1)
+                time.sleep(moments.uniform(0, 0.02))
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            os.close(listen)
+            if os.WIFSIGNALED(status):
+                report[name].append(how)
+            else:
+                assert os.WEXITSTATUS(status) == 0, f"{name}: a run failed by itself"
+                break
+    print(json.dumps(report))
+
+
+def _fatal_rename(how: str, number: int) -> None:
+    rename, left = os.replace, [number]
+
+    def replace_and_die(*paths: Any) -> None:
+        left[0] -= 1
+        if how == "after" or left[0]:
+            rename(*paths)
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace_and_die  # type: ignore[assignment]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    out = tmp_path_factory.mktemp("killed")
+    done = subprocess.run([sys.executable, __file__, str(out)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return out, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_killed_run_ends_like_an_undisturbed_one(killed, tmp_path: Path, name: str):
+    out, report = killed
+    assert len(report[name]) >= 4, "it was hardly killed at all"
+    assert {"time", "before", "after"} <= set(report[name])
+    model, result = perform(name, tmp_path)
+    assert result.skipped == (len(GARBAGE) if "garbage" in name else 0)
+    assert same(model.state_dict(), checkpoint.load(out / name / "final.safetensors")[0])
+    assert (tmp_path / "last.safetensors").read_bytes() == (out / name / "last.safetensors").read_bytes()
+    if "best" in name:
+        assert (tmp_path / "best.safetensors").read_bytes() == (out / name / "best.safetensors").read_bytes()
+        assert result.best is not None
+        assert 4 <= result.best["step"] <= 60
+    assert log_of(tmp_path) == log_of(out / name)
+    assert len(log_of(tmp_path)) == 30 + (15 if "best" in name else 0)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_killed_run_leaves_nothing_behind(killed, tmp_path: Path, name: str):
+    out, _ = killed
+    expected = {"log.jsonl", "last.safetensors", "final.safetensors"} | ({"best.safetensors"} if "best" in name else set())
+    assert set(os.listdir(out / name)) == expected
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(2, 4), (1, 3), (5, 3), (4, 1)])
+def test_wherever_it_is_stopped(tmp_path: Path, log_every: int, checkpoint_every: int):
+    optim = replace(PLAIN, momentum=0.9)
+    how: dict[str, Any] = {"log_every": log_every, "checkpoint_every": checkpoint_every,
+                           "validate": error_of, "validate_every": 3}
+    whole = Toy(dropout=0.3, norm=True)
+    expected = fit(whole, Data(), optim, tmp_path / "whole", **how)
+
+    def stop(step: int) -> None:
+        if step == at:
+            raise Stop
+
+    for at in range(12):
+        folder = tmp_path / str(at)
+        with pytest.raises(Stop):
+            fit(Toy(dropout=0.3, norm=True), Data(tick=stop), optim, folder, **how)
+        model = Toy(dropout=0.3, norm=True)
+        result = fit(model, Data(), optim, folder, **how)
+        assert same(model.state_dict(), whole.state_dict())
+        assert len(model.past) == 12 - at // checkpoint_every * checkpoint_every
+        assert (result.best, result.losses) == (expected.best, expected.losses)
+        assert log_of(folder) == log_of(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path):
+    first = Toy()
+    done = fit(first, Data(), PLAIN, tmp_path, validate=error_of)
+    content = {name: (tmp_path / name).read_bytes() for name in sorted(os.listdir(tmp_path))}
+    second = Toy()
+    again = fit(second, Data(), PLAIN, tmp_path, validate=error_of)
+    assert second.past == []
+    assert same(first.state_dict(), second.state_dict())
+    assert (again.steps, again.best, again.skipped) == (done.steps, done.best, done.skipped)
+    assert content == {name: (tmp_path / name).read_bytes() for name in sorted(os.listdir(tmp_path))}
+
+
+def test_seeds_matter_to_a_model_that_draws(tmp_path: Path):
+    ends = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        model = Toy(dropout=0.5)
+        fit(model, Data(), PLAIN, tmp_path / folder, seed=seed)
+        ends.append(model.state_dict())
+    assert same(ends[0], ends[1])
+    assert not same(ends[0], ends[2])
+
+
+# ------------------------------------------------------------------------------------- against the obvious
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_it_is_the_obvious_loop(tmp_path: Path, name: str, clip_norm: float | None):
+    """Garbage leaves no trace: neither in the weights nor in momentum."""
+    spoil = {1: math.nan, 7: -math.inf, 16: 1e6, 17: math.nan, 23: -1e6}
+    optim = Optim(name=name, lr=0.01, lr_heads=0.03, momentum=0.8, weight_decay=0.02,  # type: ignore[arg-type]
+                  epochs=5.6, clip_norm=clip_norm, warmup=0.25, decay_at=(0.5, 0.75), gamma=0.2)
+    steps = 28
+    model = Toy()
+    result = fit(model, Data(spoil=spoil), optim, tmp_path, log_every=1)
+
+    mine = Toy()
+    groups = [{"params": list(mine.encoder.parameters())}, {"params": list(mine.head.parameters())}]
+    optimiser: torch.optim.Optimizer
+    if name == "sgd":
+        optimiser = torch.optim.SGD(groups, lr=1.0, momentum=0.8, weight_decay=0.02)
+    else:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+        optimiser = kind(groups, lr=1.0, weight_decay=0.02)
+    data, mine_rates = Data(), []
+    for step in range(steps):
+        done = step / steps
+        share = 1e-5 + (1 - 1e-5) * done / 0.25 if done < 0.25 else 0.2 ** ((done >= 0.5) + (done >= 0.75))
+        mine_rates.append(0.01 * share)
+        if step in spoil:
+            continue
+        optimiser.param_groups[0]["lr"], optimiser.param_groups[1]["lr"] = 0.01 * share, 0.03 * share
+        batch = data.at(step)
+        optimiser.zero_grad()
+        sum(mine.loss(mine(batch), batch).values()).backward()
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(mine.parameters(), clip_norm)
+        optimiser.step()
+    for key, value in mine.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value, rtol=1e-5, atol=1e-6)
+    assert (result.steps, result.skipped) == (steps, len(spoil))
+    assert [line["lr"] for line in log_of(tmp_path)] == pytest.approx(mine_rates, rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------- the guard
+
+
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, 1e6, -1e6, 100.0])
+def test_garbage_is_skipped_counted_logged_and_told(tmp_path: Path, capsys, garbage: float):
+    model = Toy()
+    result = fit(model, Data(spoil={12: garbage, 20: garbage}), replace(PLAIN, steps=30), tmp_path, log_every=1)
+    assert result.skipped == 2
+    unchanged = [same(a, b) for a, b in zip(model.past, [*model.past[1:], dict(model.state_dict())])]
+    assert [step for step in range(30) if unchanged[step]] == [12, 20]
+    assert [line["skipped"] for line in log_of(tmp_path)] == [0] * 12 + [1] * 8 + [2] * 10
+    assert "2 of 30 updates were skipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("growth", [1.0, 3.0, -20.0])
+def test_ordinary_growth_is_not_garbage(tmp_path: Path, capsys, growth: float):
+    model = Toy()
+    result = fit(model, Data(spoil=dict.fromkeys(range(15, 30), growth)), replace(PLAIN, lr=1e-5, steps=30), tmp_path)
+    assert result.skipped == 0
+    assert not any(same(a, b) for a, b in zip(model.past, model.past[1:]))
+    assert "skipped" not in capsys.readouterr().err
+
+
+def test_the_guard_is_a_setting(tmp_path: Path):
+    for guard, skipped in ((5.0, 15), (300.0, 0)):
+        folder = tmp_path / str(guard)
+        data = Data(spoil=dict.fromkeys(range(15, 30), 20.0))
+        assert fit(Toy(), data, replace(PLAIN, lr=1e-5, steps=30, guard=guard), folder).skipped == skipped
+
+
+def test_sane_compares_with_the_running_median():
+    generator = random.Random(0)
+    history: list[float] = []
+    finite: list[float] = []
+    for _ in range(3 * WINDOW):
+        norm = generator.choice([generator.lognormvariate(0, 1.5), math.nan, math.inf])
+        expected = math.isfinite(norm) and (len(finite) < ENOUGH or norm <= 4 * statistics.median(finite[-WINDOW:]))
+        assert sane(norm, history, 4.0) == expected
+        if math.isfinite(norm):
+            finite.append(norm)
+        assert history == finite[-WINDOW:]
+
+
+@pytest.mark.parametrize("rise", [0.01, 0.05])
+def test_steady_growth_over_hundreds_of_steps_is_followed(rise: float):
+    history: list[float] = []
+    assert all(sane((1 + rise) ** step, history, 30.0) for step in range(300))
+
+
+def test_a_new_level_is_accepted_in_the_end():
+    history = [1.0] * WINDOW
+    refused = [sane(1000.0, history, 30.0) for _ in range(WINDOW)].count(False)
+    assert 0 < refused <= WINDOW // 2 + 1
+
+
+def test_quiet_batches_do_not_lock_the_others_out():
+    """A batch without anything to learn from has gradients of zero; most batches may be like that."""
+    history: list[float] = []
+    assert all(sane(1.0 if step % 3 == 0 else 0.0, history, 30.0) for step in range(60))
+
+
+@pytest.mark.parametrize("steps", [12, 60])
+def test_nothing_but_garbage_is_an_error(tmp_path: Path, steps: int):
+    with pytest.raises(ModelError, match="of .* updates had unusable gradients; lower the learning rate"):
+        fit(Toy(), Data(spoil=dict.fromkeys(range(steps), math.nan)), replace(PLAIN, steps=steps), tmp_path)
+
+
+@pytest.mark.parametrize("garbage", [math.nan, 1e6])
+def test_the_log_is_json(tmp_path: Path, garbage: float):
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    fit(Toy(), Data(spoil={12: garbage, 14: math.inf}), replace(PLAIN, steps=20), tmp_path, log_every=1)
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+
+
+# ------------------------------------------------------------------------------------- schedules
+
+
+def test_warm_up():
+    optim = Optim(warmup=0.25)
+    assert [optim.factor(step, 8) for step in range(8)] == pytest.approx([1e-5, (1 + 1e-5) / 2, *[1] * 6], rel=1e-12)
+    assert [Optim().factor(step, 8) for step in range(8)] == [1] * 8
+
+
+@pytest.mark.parametrize("steps", [10, 30, 70, 1000])
+def test_decay_begins_at_its_share(steps: int):
+    optim = Optim(decay_at=(0.3, 0.7, 0.9), gamma=0.5)
+    for step in range(steps):
+        passed = sum(step * 10 >= tenths * steps for tenths in (3, 7, 9))  # in whole numbers
+        assert optim.factor(step, steps) == 0.5**passed
+
+
+def test_cosine():
+    for steps in (1, 2, 7, 100):
+        for step in range(steps):
+            expected = math.cos(math.pi / 2 * step / steps) ** 2
+            assert Optim(cosine=True).factor(step, steps) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    warm = Optim(cosine=True, warmup=0.2, decay_at=(0.6,), gamma=0.1)
+    assert [warm.factor(step, 10) for step in (0, 2, 6, 9)] == pytest.approx(
+        [1e-5, 1.0, 0.1 * 0.5, 0.1 * math.cos(math.pi / 2 * 7 / 8) ** 2], rel=1e-9)
+
+
+@pytest.mark.parametrize("optim", [
+    Optim(warmup=0.3, cosine=True), Optim(decay_at=(0.25, 0.5)), Optim(warmup=0.5, decay_at=(0.8,), gamma=0.3)])
+def test_each_group_moves_by_its_own_scheduled_rate(tmp_path: Path, optim: Optim):
+    """Gradients of one, no momentum: an update is the rate."""
+    class Ones(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(1, 1, bias=False).double()
+            self.head = nn.Linear(1, 1, bias=False).double()
+            nn.init.zeros_(self.encoder.weight)
+            nn.init.zeros_(self.head.weight)
+            self.past: list[tuple[float, float]] = []
+
+        def forward(self, batch: Rows) -> dict[str, Tensor]:
+            self.past.append((float(self.encoder.weight), float(self.head.weight)))
+            return {}
+
+        def loss(self, out: dict[str, Tensor], batch: Rows) -> dict[str, Tensor]:
+            return {"encoder": self.encoder.weight.sum(), "head": self.head.weight.sum()}
+
+    model = Ones()
+    optim = replace(optim, lr=0.25, lr_heads=2.0, momentum=0.0, weight_decay=0.0, steps=20)
+    fit(model, Data(), optim, tmp_path)
+    ends = [*model.past, (float(model.encoder.weight), float(model.head.weight))]
+    for step in range(20):
+        for group, rate in enumerate((0.25, 2.0)):
+            moved = ends[step][group] - ends[step + 1][group]
+            assert moved == pytest.approx(rate * optim.factor(step, 20), rel=1e-9, abs=1e-12)
+
+
+# ------------------------------------------------------------------------------------- groups
+
+
+def test_heads_have_their_own_rate(tmp_path: Path):
+    for optim, moving in ((replace(PLAIN, lr_heads=0.0), "encoder."), (replace(PLAIN, lr=0.0), "head.")):
+        model, start = Toy(), Toy().state_dict()
+        fit(model, Data(), optim, tmp_path / moving)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, start[name]) != name.startswith(moving), name
+
+
+def test_without_an_encoder_inside_everything_has_the_encoders_rate(tmp_path: Path):
+    class Whole(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = self.encoder
+            del self.encoder
+
+        def forward(self, batch: Rows) -> dict[str, Tensor]:
+            return {"y": self.head(torch.tanh(self.layers["stem"](batch.features)))[:, 0]}
+
+    model, start = Whole(), Whole().state_dict()
+    fit(model, Data(), replace(PLAIN, lr_heads=0.0), tmp_path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, start[name]) == name.startswith("layers.body"), name  # the one that is not used
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(("frozen", "kept"), [
+    (("encoder.stem",), {"encoder.stem.weight", "encoder.stem.bias"}),
+    (("encoder.body.b", "head"), {"encoder.body.bias", "head.weight", "head.bias"}),
+    (("encoder",), {"encoder.stem.weight", "encoder.stem.bias", "encoder.body.weight", "encoder.body.bias"}),
+])
+def test_frozen_parameters_keep_their_values(tmp_path: Path, kind: Any, frozen: tuple[str, ...], kept: set[str]):
+    model, start = Toy(), Toy().state_dict()
+    fit(model, Data(), replace(PLAIN, name=kind, weight_decay=0.1, frozen=frozen), tmp_path)
+    assert {name for name, value in model.state_dict().items() if torch.equal(value, start[name])} == kept
+
+
+def test_a_parameter_that_wants_no_gradient_keeps_its_value(tmp_path: Path):
+    model, start = Toy(), Toy().state_dict()
+    model.encoder["body"].weight.requires_grad_(False)
+    fit(model, Data(), replace(PLAIN, weight_decay=0.1), tmp_path)
+    kept = {name for name, value in model.state_dict().items() if torch.equal(value, start[name])}
+    assert kept == {"encoder.body.weight"}
+
+
+@pytest.mark.parametrize("frozen", [("encoder.stm",), ("",), ("encoder", "head")])
+def test_freezing_nothing_or_everything_is_refused(tmp_path: Path, frozen: tuple[str, ...]):
+    with pytest.raises(CallError, match="frozen"):
+        fit(Toy(), Data(), replace(PLAIN, frozen=frozen), tmp_path)
+
+
+# ------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("change", [
+    {"optim": replace(PLAIN, lr=0.06)}, {"optim": replace(PLAIN, steps=13)}, {"seed": 1},
+    {"identity": {"recipe": "other", "list": (1, 2)}}, {"identity": None}])
+def test_another_run_in_the_folder_is_refused(tmp_path: Path, change: dict[str, Any]):
+    folder = tmp_path / "runs" / "tac"
+    mine: dict[str, Any] = {"optim": PLAIN, "seed": 0, "identity": {"recipe": "mine", "list": (1, 2)}}
+    fit(Toy(), Data(), **mine, folder=folder)
+    content = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    with pytest.raises(ModelError) as error:
+        fit(Toy(), Data(), **(mine | change), folder=folder)
+    assert str(error.value).startswith(f"'{folder}' holds a run with other settings; ")
+    assert content == {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    fit(Toy(), Data(), **mine, folder=folder)
+
+
+def test_another_model_in_the_folder_is_refused(tmp_path: Path):
+    fit(Toy(), Data(), PLAIN, tmp_path)
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        fit(Toy(norm=True), Data(), PLAIN, tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float):
+    fit(Toy(), Data(), PLAIN, tmp_path)
+    path = tmp_path / "last.safetensors"
+    whole, log = path.read_bytes(), (tmp_path / "log.jsonl").read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError, match=r"last\.safetensors' is not a readable cuemark checkpoint"):
+        fit(Toy(), Data(), PLAIN, tmp_path)
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path):
+    checkpoint.save(tmp_path / "last.safetensors", Toy().state_dict(), {"kind": "encoder"})
+    with pytest.raises(ModelError, match="of kind 'encoder'"):
+        fit(Toy(), Data(), PLAIN, tmp_path)
+
+
+@pytest.mark.parametrize("cut", ['{"step": 9, "lo', "{", "null", "9", '{"loss": 1.0}', '{"step": "nine"}', "[]", "\0\0\0"])
+def test_a_line_that_a_kill_cut_short_is_dropped(tmp_path: Path, cut: str):
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    fit(Toy(), Data(), PLAIN, whole, log_every=2)
+
+    def stop(step: int) -> None:
+        if step == 8:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(Toy(), Data(tick=stop), PLAIN, part, log_every=2, checkpoint_every=6)
+    assert [line["step"] for line in log_of(part)] == [2, 4, 6, 8]
+    with open(part / "log.jsonl", "a") as file:
+        file.write(cut)
+    fit(Toy(), Data(), PLAIN, part, log_every=2)
+    assert log_of(part) == log_of(whole)
+    assert [line["step"] for line in log_of(part)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_fewer_samples_than_a_batch_are_refused(tmp_path: Path):
+    with pytest.raises(CallError, match=r"fewer training samples than one batch; lower optim\.batch"):
+        fit(Toy(), Data(batches=0), PLAIN, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_asked_for_by_its_package(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(CallError, match=r"pip install \"cuemark\[track\]\""):
+        fit(Toy(), Data(), PLAIN, tmp_path, tensorboard=True)
+
+
+# ------------------------------------------------------------------------------------- validation
+
+
+def scripted(scores: list[float]) -> Callable[[nn.Module], dict[str, float]]:
+    """Validation with a given outcome; it checks the mode it is called in."""
+    left = iter(scores)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return {"score": next(left), "other": -1.0}
+
+    return validate
+
+
+@pytest.mark.parametrize(("scores", "best"), [
+    ([0.1, 0.9, 0.3, 0.2], 1), ([0.9, 0.1, 0.2, 0.3], 0), ([0.1, 0.2, 0.3, 0.4], 3), ([-5, -3, -4, -3], 1),
+    ([0.5, 0.5, 0.5, 0.5], 0), ([math.nan, 0.2, 0.5, 0.3], 2), ([0.2, math.nan, 0.1, math.nan], 0),
+])
+def test_the_model_ends_with_its_best_weights(tmp_path: Path, scores: list[float], best: int):
+    model = Toy()
+    result = fit(model, Data(), PLAIN, tmp_path, validate=scripted(scores), validate_every=3)
+    at = 3 * (best + 1)
+    assert result.best == {"score": scores[best], "other": -1.0, "step": at}
+    plain = Toy()
+    fit(plain, Data(), PLAIN, tmp_path / "plain")
+    after = [*plain.past, plain.state_dict()]  # after[n]: the weights after n updates
+    assert same(model.state_dict(), after[at])
+    assert same(checkpoint.load(tmp_path / "best.safetensors")[0], after[at])
+    assert not model.training
+
+
+def test_the_score_that_decides_has_a_name(tmp_path: Path):
+    def validate(model: nn.Module) -> dict[str, float]:
+        return {"score": float(len(calls)), "map": -float(calls.append(1) or len(calls))}
+
+    calls: list[int] = []
+    result = fit(Toy(), Data(), PLAIN, tmp_path, validate=validate, validate_every=4, best_by="map")
+    assert result.best is not None
+    assert result.best["step"] == 4
+
+
+@pytest.mark.parametrize(("every", "steps", "expected"), [
+    (None, 12, [5, 10, 12]), (4, 12, [4, 8, 12]), (100, 12, [12]), (None, 10, [5, 10]), (1, 3, [1, 2, 3])])
+def test_when_it_validates(tmp_path: Path, every: int | None, steps: int, expected: list[int]):
+    result = fit(Toy(), Data(), replace(PLAIN, steps=steps), tmp_path, validate=error_of, validate_every=every)
+    logged = [line for line in log_of(tmp_path) if "valid_score" in line]
+    assert [line["step"] for line in logged] == expected
+    assert result.best is not None
+    assert result.best["score"] == max(line["valid_score"] for line in logged)
+
+
+def test_without_validation_the_last_weights_stay(tmp_path: Path):
+    model = Toy()
+    result = fit(model, Data(), PLAIN, tmp_path)
+    assert result.best is None
+    tensors, meta = checkpoint.load(tmp_path / "last.safetensors", "training")
+    assert same(model.state_dict(), checkpoint.section(tensors, "model"))
+    assert meta["step"] == 12
+    assert sorted(os.listdir(tmp_path)) == ["last.safetensors", "log.jsonl"]
+
+
+# ------------------------------------------------------------------------------------- steps, epochs, precision, clipping
+
+
+@pytest.mark.parametrize(("steps", "epochs", "expected"), [
+    (None, 1.0, 5), (None, 2.0, 10), (None, 0.4, 2), (None, 0.01, 1), (7, 100.0, 7), (1, 1.0, 1)])
+def test_steps_go_before_epochs(tmp_path: Path, steps: int | None, epochs: float, expected: int):
+    asked: list[int] = []
+    model = Toy()
+    result = fit(model, Data(tick=asked.append), replace(PLAIN, steps=steps, epochs=epochs), tmp_path)
+    assert result.steps == len(model.past) == expected
+    assert asked[:expected] == list(range(expected))
+
+
+def test_losses_are_means_over_the_last_interval(tmp_path: Path):
+    model = Toy()
+    result = fit(model, Data(), PLAIN, tmp_path, log_every=5)
+    expected = []
+    for step, past in enumerate(model.past):
+        then = Toy()
+        then.load_state_dict(past)
+        batch = Data().at(step)
+        expected.append({k: float(v.detach()) for k, v in then.loss(then(batch), batch).items()})
+    lines = log_of(tmp_path)
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    for line, (a, b) in zip(lines, ((0, 5), (5, 10), (10, 12)), strict=True):
+        for name in ("fit", "size"):
+            assert line[name] == pytest.approx(statistics.fmean(e[name] for e in expected[a:b]), rel=1e-5)
+        assert line["loss"] == pytest.approx(line["fit"] + line["size"], rel=1e-5)
+    assert result.losses == {k: lines[-1][k] for k in ("loss", "fit", "size")}
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_precision(tmp_path: Path, precision: Any, kind: torch.dtype):
+    model = Toy()
+    result = fit(model, Data(), replace(PLAIN, precision=precision, steps=40), tmp_path)
+    assert model.kinds == {kind}
+    assert {v.dtype for v in model.state_dict().values()} == {torch.float32}
+    assert result.losses["fit"] < log_of(tmp_path)[0]["fit"]
+
+
+def test_the_losses_too_are_under_autocast(tmp_path: Path):
+    class Asks(Toy):
+        def loss(self, out: dict[str, Tensor], batch: Rows) -> dict[str, Tensor]:
+            asked.append(torch.is_autocast_enabled("cpu"))
+            return super().loss(out, batch)
+
+    asked: list[bool] = []
+    fit(Asks(), Data(), replace(PLAIN, precision="bf16"), tmp_path)
+    assert asked == [True] * 12
+
+
+def test_clipped_gradients_have_the_norm_asked_for(tmp_path: Path):
+    model = Toy()
+    fit(model, Data(), replace(PLAIN, lr=1.0, lr_heads=1.0, clip_norm=0.01, steps=5), tmp_path, log_every=1)
+    ends = [*model.past, model.state_dict()]
+    for before, after, line in zip(ends, ends[1:], log_of(tmp_path), strict=False):
+        moved = math.sqrt(sum(float((after[k] - before[k]).double().square().sum()) for k in before))
+        assert moved == pytest.approx(0.01, rel=1e-3)
+        assert line["gradient"] > 0.02  # logged as it was
+
+
+def test_small_gradients_are_not_clipped(tmp_path: Path):
+    ends = []
+    for clip_norm in (None, 1e3):
+        model = Toy()
+        fit(model, Data(), replace(PLAIN, clip_norm=clip_norm), tmp_path / str(clip_norm))
+        ends.append(model.state_dict())
+    assert same(*ends)
+
+
+def test_standard_output_is_for_results(tmp_path: Path, capsys):
+    fit(Toy(), Data(), PLAIN, tmp_path, what="training toys")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "training toys: 12/12 loss " in printed.err
+
+
+if __name__ == "__main__":
+    killer(Path(sys.argv[1]))
