@@ -1,1 +1,64 @@
-"""cuemark: when does this happen in the video?"""
+"""cuemark: when does this happen in the video?
+
+The public names, each loaded when it is first asked for (``import cuemark`` alone costs no torch)::
+
+    model = cuemark.load("gtad/localizer.safetensors")
+    segments = cuemark.localize("video.mp4", model)          # in seconds, best first
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cuemark.encoders.video_encoder import VideoEncoder
+    from cuemark.errors import CuemarkError
+    from cuemark.evaluation import evaluate_detection
+    from cuemark.extraction import FeatureFolder, extract
+    from cuemark.grid import Features, Grid
+    from cuemark.localization import load, localize, localize_all
+    from cuemark.recipe import load_recipe
+    from cuemark.report import write_report
+    from cuemark.segments import (
+        Predictions,
+        Segment,
+        Truth,
+        VideoTruth,
+        read_predictions,
+        read_truth,
+        write_predictions,
+        write_truth,
+    )
+    from cuemark.training import pretrain, train
+
+_HOME = {
+    "VideoEncoder": "encoders.video_encoder",
+    "CuemarkError": "errors",
+    "evaluate_detection": "evaluation",
+    "FeatureFolder": "extraction", "extract": "extraction",
+    "Features": "grid", "Grid": "grid",
+    "load": "localization", "localize": "localization", "localize_all": "localization",
+    "load_recipe": "recipe",
+    "write_report": "report",
+    "Predictions": "segments", "Segment": "segments", "Truth": "segments", "VideoTruth": "segments",
+    "read_predictions": "segments", "read_truth": "segments",
+    "write_predictions": "segments", "write_truth": "segments",
+    "pretrain": "training", "train": "training",
+}
+
+__all__ = [
+    "CuemarkError", "FeatureFolder", "Features", "Grid", "Predictions", "Segment", "Truth", "VideoEncoder",
+    "VideoTruth", "evaluate_detection", "extract", "load", "load_recipe", "localize", "localize_all", "pretrain",
+    "read_predictions", "read_truth", "train", "write_predictions", "write_report", "write_truth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cuemark' has no attribute '{name}'")
+    return getattr(import_module(f"cuemark.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

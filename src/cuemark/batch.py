@@ -95,7 +95,7 @@ class Trainable(Protocol):
 
 
 class Localizer(Trainable, Protocol):
-    """All that ``localize.py`` and ``evaluate.py`` know of a model."""
+    """All that ``localization.py`` knows of a model."""
 
     classes: tuple[str, ...]
 

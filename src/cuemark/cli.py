@@ -11,13 +11,16 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from cuemark.errors import CallError, CuemarkError
+
+if TYPE_CHECKING:
+    from cuemark.loop import Result
 
 app = App(
     name="cuemark",
@@ -134,8 +137,8 @@ def pretrain(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False
     json: Print the scores as JSON.
     """
     from cuemark.recipe import load_recipe
-    from cuemark.train import ENCODER_FILE
-    from cuemark.train import pretrain as run
+    from cuemark.training import ENCODER_FILE
+    from cuemark.training import pretrain as run
 
     encoder, result = run(load_recipe(recipe, set), out)
     _trained(out / ENCODER_FILE, result, json, encoder.classes)
@@ -155,14 +158,14 @@ def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -
     json: Print the scores as JSON.
     """
     from cuemark.recipe import load_recipe
-    from cuemark.train import LOCALIZER_FILE
-    from cuemark.train import train as run
+    from cuemark.training import LOCALIZER_FILE
+    from cuemark.training import train as run
 
     trained, result = run(load_recipe(recipe, set), out)
     _trained(out / LOCALIZER_FILE, result, json, trained.classes)
 
 
-def _trained(path: Path, result, json: bool, classes: Sequence[str]) -> None:  # type: ignore[no-untyped-def]
+def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> None:
     if json:
         print(jsonlib.dumps({"checkpoint": str(path), "steps": result.steps, "losses": result.losses,
                              "validation": result.best, "skipped_updates": result.skipped, "classes": list(classes),
@@ -191,10 +194,9 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
     bf16: Compute in bf16, where the hardware does.
     json: Print what became of each video as JSON.
     """
-    from cuemark import extract as rooms
-    from cuemark import video
+    from cuemark import extraction, video
     from cuemark.encoders.video_encoder import VideoEncoder
-    from cuemark.localize import by_name
+    from cuemark.localization import by_name
     from cuemark.segments import read_truth
 
     model = VideoEncoder.load(encoder)
@@ -207,7 +209,7 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
         files = by_name(video.expand(videos))
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-    result = rooms.extract(files, model, out, stride=stride, batch=batch, bf16=bf16)
+    result = extraction.extract(files, model, out, stride=stride, batch=batch, bf16=bf16)
     if json:
         print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
                              "clips": result.clips, "seconds": round(result.seconds, 2)}))
@@ -235,7 +237,7 @@ def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None
     bf16: Compute in bf16, where the hardware does.
     """
     from cuemark import video
-    from cuemark.localize import load, localize_all
+    from cuemark.localization import load, localize_all
     from cuemark.segments import UNLABELLED, predictions_json, write_predictions
 
     trained = load(model)
@@ -273,7 +275,7 @@ def detection(*, truth: Path, predictions: Path, subset: list[str] | None = None
     subset: Splits to score; by default those that have predictions, training left out.
     json: Print JSON, or write it to the file that follows.
     """
-    from cuemark.evaluate import evaluate_detection
+    from cuemark.evaluation import evaluate_detection
     from cuemark.segments import write_json
 
     result = evaluate_detection(truth, predictions, tuple(subset) if subset else None)
@@ -308,7 +310,7 @@ def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html
     features: NAME=FOLDER of a run's features, for similarity matrices and distances.
     show: How many videos get a timeline.
     """
-    from cuemark.evaluate import report_files
+    from cuemark.evaluation import report_files
 
     report_files(truth, _named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
                  _named(features or [], "--features"), show)

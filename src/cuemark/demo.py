@@ -26,15 +26,15 @@ from rich.table import Table
 
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.evaluate import blind
-from cuemark.extract import FeatureFolder, extract
-from cuemark.localize import load, localize, localize_features
+from cuemark.evaluation import blind
+from cuemark.extraction import FeatureFolder, extract
+from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import DetectionScore, detection
 from cuemark.progress import Bar, say
 from cuemark.recipe import load_recipe
 from cuemark.report import Run, write_report
 from cuemark.segments import Predictions, Segment, VideoTruth, subset, write_predictions
-from cuemark.train import ENCODER_FILE, LOCALIZER_FILE, pretrain, train
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, pretrain, train
 
 T = TypeVar("T")
 STRIDE = 4
@@ -106,18 +106,20 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
     return scores
 
 
-SUMMARY = ("One small video encoder, trained three ways on the same {training} untrimmed videos of the built-in world "
-           "(TAC: on trimmed clips alone), a G-TAD on the features of each, scored on {testing} videos that nothing here "
-           "ever saw. Seed {seed}.")
-NOTE = ("The built-in world is a controlled experiment, not real footage: actors of simple shapes act inside scenes that "
-        "go with the action most of the time, and stay on screen before and after it, so that only motion tells an action "
-        "from its background. It is smaller here than in benchmarks/world_pretraining.py, whose means over seeds are in "
-        "docs/notes.md; one seed of a small world says little about the order of close rows.")
+SUMMARY = (
+    "One small video encoder, trained three ways on the same {training} untrimmed videos of the built-in world (TAC: "
+    "on trimmed clips alone), a G-TAD on the features of each, scored on {testing} videos that nothing here ever saw. "
+    "Seed {seed}.")
+NOTE = (
+    "The built-in world is a controlled experiment, not real footage: actors of simple shapes act inside scenes that "
+    "go with the action most of the time, and stay on screen before and after it, so that only motion tells an action "
+    "from its background. It is smaller here than in benchmarks/world_pretraining.py, whose means over seeds are in "
+    "docs/notes.md; one seed of a small world says little about the order of close rows.")
 
 
 def make_world(folder: Path, seed: int, videos: dict[str, int]) -> world.World:
     """``cuemark world``: so many videos of each subset."""
-    config = world.WorldConfig(seed=seed, **videos)
+    config = replace(world.WorldConfig(), seed=seed, **videos)  # type: ignore[arg-type]
     with Bar("drawing", sum(videos.values())) as bar:
         return world.make(config, folder, workers=2, on_progress=lambda done, total: bar.advance(done - bar.done))
 

@@ -255,13 +255,15 @@ def _optimiser(model: nn.Module, optim: Optim) -> tuple[torch.optim.Optimizer, l
         if not parameter.requires_grad or name.startswith(optim.frozen or ("\0",)):
             continue
         (backbone if id(parameter) in inside else heads).append(parameter)
-    groups = [{"params": p, "lr": lr} for p, lr in ((backbone, optim.lr), (heads, optim.lr_heads)) if p]
+    groups = [(p, lr) for p, lr in ((backbone, optim.lr), (heads, optim.lr_heads)) if p]
+    described: list[dict[str, Any]] = [{"params": p, "lr": lr} for p, lr in groups]
     if optim.name == "sgd":
-        made: torch.optim.Optimizer = torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        made: torch.optim.Optimizer = torch.optim.SGD(
+            described, momentum=optim.momentum, weight_decay=optim.weight_decay)
     else:
         kind = torch.optim.Adam if optim.name == "adam" else torch.optim.AdamW
-        made = kind(groups, weight_decay=optim.weight_decay)
-    return made, [float(g["lr"]) for g in groups]
+        made = kind(described, weight_decay=optim.weight_decay)
+    return made, [lr for _, lr in groups]
 
 
 @dataclass

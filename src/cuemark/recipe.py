@@ -22,7 +22,7 @@ from typing import Any
 from cuemark.clips import ClipConfig, Sampling
 from cuemark.encoders.resnet3d import Config as NetworkConfig
 from cuemark.errors import DataError
-from cuemark.extract import read_back
+from cuemark.extraction import read_back
 from cuemark.loop import Optim
 from cuemark.settings import build, override
 

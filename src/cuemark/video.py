@@ -63,10 +63,11 @@ SKIP = 10.0  # seconds: times further apart than this are reached by another see
 BACK = (0.0, 2.0, 10.0, 60.0)  # seconds to aim earlier, each in turn, when a seek lands behind its target
 GIVE_UP = 100  # read errors in a row after which the rest of a file counts as lost
 
-FORMATS = ("3gp,asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,m4v,matroska,mjpeg,"
-           "mov,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,nuv,obu,ogg,rm,swf,ty,vc1,vivo,vvc,wtv,yuv4mpegpipe")
+FORMATS = ("asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,m4v,matroska,"
+           "mjpeg,mov,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,nuv,obu,ogg,rm,swf,ty,vc1,vivo,vvc,wtv,yuv4mpegpipe")
 """FFmpeg's names of the containers read. It also "plays" text files, pictures, and playlists that name other places."""
 
+COLOURSPACES = {0, 1, 2, 4, 5, 6, 7, 9}  # those of ISO/IEC 23091-2 that the scaler converts; 2: not said
 _LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 _warned: set[Path] = set()
 
@@ -342,7 +343,8 @@ class _Painter:
     One scaler for all of them: building one per picture halves the speed. Bilinear: the fast variant moves pixels.
     """
 
-    def __init__(self, size: tuple[int, int] | None) -> None:
+    def __init__(self, path: Path, size: tuple[int, int] | None) -> None:
+        self.path = path
         self.size = size
         self.matrix: tuple[int, int, int, int] | None = None
         self.scaler = VideoReformatter()
@@ -355,7 +357,12 @@ class _Painter:
         a, b, c, d = self.matrix
         sideways = abs(b) > abs(a)
         height, width = self.size[::-1] if sideways else self.size
-        pixels = self.scaler.reformat(picture, width, height, "rgb24", interpolation="BILINEAR").to_ndarray()
+        if picture.colorspace not in COLOURSPACES:  # cameras write reserved numbers
+            picture.colorspace = 2
+        try:
+            pixels = self.scaler.reformat(picture, width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise _unusable(self.path, f"cannot be converted to RGB ({_reason(error)})") from error
         # the matrix sends a stored pixel (x, y) to the displayed (a x + c y, b x + d y)
         if sideways:
             pixels, a, d = pixels.transpose(1, 0, 2), c, b
@@ -445,7 +452,7 @@ def frames(path: str | Path, size: tuple[int, int] | None = None, start: float =
 
 
 def _frames(path: Path, size: tuple[int, int] | None, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
-    paint = _Painter(size)
+    paint = _Painter(path, size)
     with closing(_pictures(path, start)) as pictures:
         for i, (time, picture) in enumerate(pictures):
             if end <= max(start, 0) or (i and time >= end - _tolerance(picture)):
@@ -477,7 +484,7 @@ def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple
     asked = np.asarray(times, np.float64)
     if asked.ndim != 1 or not np.isfinite(asked).all():
         raise CallError(f"times must be a list of finite numbers of seconds, got {times!r:.80}.")
-    paint = _Painter(size)
+    paint = _Painter(path, size)
     if not len(asked):
         with closing(_pictures(path)) as pictures:
             return np.zeros((0, *paint(next(pictures)[1]).shape), np.uint8)

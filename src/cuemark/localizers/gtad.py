@@ -218,9 +218,11 @@ class GTAD(nn.Module):
         self.sample_context = SparseMap(extended_span_table(c.positions, c.durations, c.context_bins))
 
         self.squeeze = nn.Linear(c.h3d, c.h2d)
-        self.head = nn.ModuleList(nn.Conv2d(c.h2d, c.h2d, c.head_kernel, padding=c.head_kernel // 2)
-                                  for _ in range(2))
-        self.confidence = nn.Conv2d(c.h2d, 2, 1)
+        self.head = nn.ModuleList(
+            nn.Linear(c.h2d, c.h2d) if c.head_kernel == 1  # a convolution that needs no map
+            else nn.Conv2d(c.h2d, c.h2d, c.head_kernel, padding=c.head_kernel // 2)
+            for _ in range(2))
+        self.confidence = nn.Linear(c.h2d, 2)
         d, s = cells(c.positions, c.durations).T
         self.register_buffer("_cell", torch.from_numpy(d * c.positions + s), persistent=False)
 
@@ -283,8 +285,8 @@ class GTAD(nn.Module):
         """Probabilities and logits by name; shorter sequences are padded to T, and their padding means nothing.
 
         Returns:
-            ``"start"`` and ``"end"`` ``(B, T)`` and ``"map"`` ``(B, 2, D, T)`` in [0, 1]; with names, ``"class"``
-            ``(B, T, K)`` logits.
+            ``"start"`` and ``"end"`` ``(B, T)`` and ``"map"`` ``(B, 2, D, T)`` in [0, 1], the map 0 where a cell ends
+            outside its sequence; with names, ``"class"`` ``(B, T, K)`` logits.
 
         Raises:
             ModelError: the features are wider or narrower than the network's, or longer than T.
@@ -297,18 +299,21 @@ class GTAD(nn.Module):
 
         nodes, neighbours = self.map_graph(base, mask)
         around = gather(nodes, neighbours).mean(dim=3) * keep
+        # in place: a fresh (B, N, h3d) costs more than the sums themselves
         spans = (conv_then_sample(nodes, self.inner, self.sample_inner)
-                 + conv_then_sample(around, self.context, self.sample_context) + self.sampled_bias)
-        spans = F.relu(self.squeeze(F.relu(spans)))  # (B, N, h2d)
-        c, (size, _, width) = self.config, spans.shape
-        cube = spans.new_zeros(size, c.durations * c.positions, width).index_copy(1, self._cell, spans)
-        cube = cube.view(size, c.durations, c.positions, width).permute(0, 3, 1, 2)
-        inside = valid_cells(mask.sum(dim=1), c.durations, c.positions)[:, None]
-        cube = cube * inside
-        for layer in self.head:
-            cube = F.relu(layer(cube)) * inside
+                 .add_(conv_then_sample(around, self.context, self.sample_context)).add_(self.sampled_bias).relu_())
+        spans = F.relu(self.squeeze(spans))  # (B, N, h2d)
+        inside = valid_cells(mask.sum(dim=1), self.config.durations, self.config.positions)[:, None]
+        if self.config.head_kernel == 1:
+            for layer in self.head:
+                spans = F.relu(layer(spans))
+        else:
+            cube = self._cube(spans) * inside
+            for layer in self.head:
+                cube = F.relu(layer(cube)) * inside
+            spans = cube.flatten(2)[:, :, self._cell].transpose(1, 2)
         out = {"start": start.float().sigmoid(), "end": end.float().sigmoid(),
-               "map": self.confidence(cube).float().sigmoid()}
+               "map": self._cube(self.confidence(spans).float().sigmoid()) * inside}
         if self.names is not None:
             out["class"] = self.names(features)
         return out
@@ -421,6 +426,13 @@ class GTAD(nn.Module):
                              "features with its views().")
         more = self.config.positions - length
         return F.pad(batch.features, (0, 0, 0, more)), F.pad(batch.mask, (0, more))
+
+    def _cube(self, spans: Tensor) -> Tensor:
+        """``(B, N, X)`` values of the cells inside to ``(B, X, D, T)``, zero elsewhere."""
+        size, _, width = spans.shape
+        c = self.config
+        flat = spans.new_zeros(size, c.durations * c.positions, width).index_copy(1, self._cell, spans)
+        return flat.view(size, c.durations, c.positions, width).permute(0, 3, 1, 2)
 
     def _proposals(self, start: np.ndarray, end: np.ndarray, quality: np.ndarray, length: int
                    ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """A trained localizer as it is used: network, class names, what its features are, and what makes them.
 
-A checkpoint of kind ``localizer`` holds ``network.*`` and, when it was made with an encoder at hand, ``encoder.*``: then
-it loads and runs on a raw video with nothing beside it.
+A checkpoint of kind ``localizer`` holds ``network.*`` and, when it was made with an encoder at hand, ``encoder.*``:
+then it loads and runs on a raw video with nothing beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cuemark import checkpoint
 from cuemark.batch import Batch, Localizer
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError
-from cuemark.extract import FeatureFolder
+from cuemark.extraction import FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import build
 from cuemark.segments import Predictions, Segment

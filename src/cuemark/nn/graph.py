@@ -77,7 +77,10 @@ class GCNeXt(nn.Module):
         temporal = self.temporal_out(F.relu(self.temporal(narrow)))
 
         index = nearest(x, self.neighbours, mask)
-        edges = gather(x, index)
-        edges = torch.cat([edges, x[..., None].expand_as(edges)], dim=1)  # (B, 2C, T, k)
-        semantic = self.semantic_out(F.relu(self.semantic(F.relu(self.semantic_in(edges)))))
+        # the first layer is linear in concat(neighbour, self): both halves before the edges multiply the work by k
+        weight = self.semantic_in.weight[..., 0]
+        theirs = F.conv1d(x, weight[:, : x.shape[1]])
+        own = F.conv1d(x, weight[:, x.shape[1]:], self.semantic_in.bias)
+        edges = F.relu(gather(theirs, index) + own[..., None])  # (B, width, T, k)
+        semantic = self.semantic_out(F.relu(self.semantic(edges)))
         return F.relu(temporal + x + semantic.amax(dim=3)) * keep, index

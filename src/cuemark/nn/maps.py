@@ -195,22 +195,20 @@ class SparseMap(nn.Module):
         """``(B, inputs, O)`` to ``(B, outputs, O)``; float32 also under autocast (the sums are long)."""
         forth = self.columns, self.offsets, self.weights.float()
         back = self.back_columns, self.back_offsets, self.back_weights.float()
-        return _Sparse.apply(x.float(), *forth, *back)
+        # one sequence at a time: its (inputs, O) rows stay in the cache, a whole batch's would not
+        answers = [_Sparse.apply(rows, *forth, *back) for rows in x.float()]
+        return torch.stack(answers) if len(answers) > 1 else answers[0][None]
 
 
 class _Sparse(torch.autograd.Function):
-    """Multiply by a sparse matrix; the gradient is a multiplication by its transpose, as fast as the forward."""
+    """Multiply ``(inputs, O)`` by a sparse matrix; the gradient is a multiplication by its transpose, as fast."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *tables: Tensor) -> Tensor:
         ctx.save_for_backward(*tables)
         columns, offsets, weights = tables[:3]
-        # one sequence at a time: its (inputs, O) rows stay in the cache, a whole batch's would not
-        return torch.stack([
-            F.embedding_bag(columns, rows.contiguous(), offsets, mode="sum", per_sample_weights=weights,
-                            include_last_offset=True)
-            for rows in x
-        ])
+        return F.embedding_bag(columns, x.contiguous(), offsets, mode="sum", per_sample_weights=weights,
+                               include_last_offset=True)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

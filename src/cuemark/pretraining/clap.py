@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cuemark.batch import ClipBatch
+from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.errors import DataError
 from cuemark.nn.heads import Projection, correct, labelled_cross_entropy, linear_head
 
@@ -119,9 +120,9 @@ class CLAP(nn.Module):
 
     needs_background = True
     needs_text = True
-    global_pooling: str | None = None
+    global_pooling: Literal["max", "mean"] | None = None
 
-    def __init__(self, config: Config, encoder: nn.Module, classes: Sequence[str]) -> None:
+    def __init__(self, config: Config, encoder: ResNet3D, classes: Sequence[str]) -> None:
         super().__init__()
         self.config, self.encoder, self.classes = config, encoder, tuple(classes)
         self.project_video = Projection(encoder.dim, config.projection)

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
 from cuemark.batch import ClipBatch
+from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.nn.heads import correct, labelled_cross_entropy, linear_head
 
 
@@ -36,9 +38,9 @@ class TAC(nn.Module):
 
     needs_background = False
     needs_text = False
-    global_pooling: str | None = None
+    global_pooling: Literal["max", "mean"] | None = None
 
-    def __init__(self, config: Config, encoder: nn.Module, classes: Sequence[str]) -> None:
+    def __init__(self, config: Config, encoder: ResNet3D, classes: Sequence[str]) -> None:
         super().__init__()
         self.config, self.encoder, self.classes = config, encoder, tuple(classes)
         self.class_head = linear_head(encoder.dim, len(self.classes))

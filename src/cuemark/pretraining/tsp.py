@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from cuemark.batch import ClipBatch
+from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.errors import DataError
 from cuemark.nn.heads import correct, labelled_cross_entropy, linear_head
 
@@ -55,10 +56,11 @@ class TSP(nn.Module):
     needs_background = True
     needs_text = False
 
-    def __init__(self, config: Config, encoder: nn.Module, classes: Sequence[str]) -> None:
+    def __init__(self, config: Config, encoder: ResNet3D, classes: Sequence[str]) -> None:
         super().__init__()
         self.config, self.encoder, self.classes = config, encoder, tuple(classes)
-        self.global_pooling = None if config.global_feature == "none" else config.global_feature
+        self.global_pooling: Literal["max", "mean"] | None = (
+            None if config.global_feature == "none" else config.global_feature)
         self.class_head = linear_head(encoder.dim, len(self.classes))
         self.region_head = linear_head(encoder.dim * (2 if self.global_pooling else 1), 2)
 

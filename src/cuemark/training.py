@@ -17,7 +17,7 @@ from cuemark.datasets import captions as dense_captions
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import DataError, unknown
-from cuemark.extract import FeatureFolder, global_features
+from cuemark.extraction import FeatureFolder, global_features
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer
@@ -63,7 +63,8 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     config = build(module.Config, options, "recipe", "options")
     model = objective(config, network, classes)
 
-    if recipe.data.videos is None:
+    folder = recipe.data.videos
+    if folder is None:
         raise DataError("pre-training reads videos; name their folder in the recipe: data.videos.")
     captions: Mapping[str, Sequence[Segment]] = {}
     if recipe.data.captions and getattr(config, "captions", False):
@@ -76,7 +77,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
         pooled = global_features(FeatureFolder.open(recipe.data.features), model.global_pooling)
 
     def clip_data(part: Truth, learning: bool) -> ClipData:
-        files = video.find_videos(recipe.data.videos, part)
+        files = video.find_videos(folder, part)
         sampling = recipe.encoder.sampling
         if not getattr(config, "captions", True):
             sampling = replace(sampling, p_caption=0.0)
@@ -159,8 +160,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         encoder = VideoEncoder.load(recipe.encoder.start)
     features = FeatureFolder.open(recipe.data.features)
     if encoder is not None and encoder.weights != features.meta["weights"]:
-        raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by the "
-                        f"one named here ({encoder.weights}); extract again, or name the encoder that made them.")
+        raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
+                        f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
 
     truth = read_truth(recipe.data.truth)
     training = subset(truth, *recipe.data.train)

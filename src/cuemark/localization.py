@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cuemark.errors import CuemarkError, ModelError
-from cuemark.extract import FeatureFolder, features_of
+from cuemark.extraction import FeatureFolder, features_of
 from cuemark.localizers.trained import TrainedLocalizer, predict
 from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment

@@ -242,5 +242,5 @@ def read_back(value: Any) -> Any:
 
 def global_features(features: Mapping[str, Features], pooling: Literal["max", "mean"] = "max") -> dict[str, np.ndarray]:
     """TSP's global video features: each video's clip features pooled over time, ``(C,)`` (section 3.3)."""
-    pool = {"max": np.max, "mean": np.mean}[pooling]
-    return {vid: pool(features[vid].data.astype(np.float32), axis=0) for vid in features}
+    pool = np.max if pooling == "max" else np.mean
+    return {vid: np.asarray(pool(features[vid].data.astype(np.float32), axis=0)) for vid in features}
