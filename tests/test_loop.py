@@ -256,7 +256,7 @@ def test_wherever_it_is_stopped_the_log_is_the_same(tmp_path: Path, log_every: i
         assert result.losses == expected.losses
 
 
-@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(1, 1), (5, 3), (4, 5), (1, 100)])
+@pytest.mark.parametrize(("log_every", "checkpoint_every"), [(1, 1), (5, 3)])
 def test_wherever_it_is_stopped_the_weights_are_the_same(tmp_path: Path, log_every: int, checkpoint_every: int):
     whole = Toy(dropout=0.3, norm=True)
     fit(whole, Data(), replace(PLAIN, momentum=0.9), tmp_path / "other", validate=error_of, validate_every=3)

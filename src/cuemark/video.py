@@ -61,7 +61,6 @@ EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", 
 THREADS = 4  # decoding threads per open file; more only pays for itself where one file is read at a time
 SKIP = 10.0  # seconds: times further apart than this are reached by another seek instead of decoding in between
 BACK = (0.0, 2.0, 10.0, 60.0)  # seconds to aim earlier, each in turn, when a seek lands behind its target
-GIVE_UP = 100  # read errors in a row after which the rest of a file counts as lost
 
 FORMATS = ("asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,m4v,matroska,"
            "mjpeg,mov,mpeg,mpegts,mpegtsraw,mpegvideo,mxf,nut,nuv,obu,ogg,rm,swf,ty,vc1,vivo,vvc,wtv,yuv4mpegpipe")
@@ -125,23 +124,14 @@ class _Source:
         return self.seconds(item.duration) if item.duration else 1 / float(self.stream.average_rate or 25)
 
     def packets(self) -> Iterator[Packet]:
-        """From the current position on; read errors are counted and stepped over."""
-        packets, failures = self.container.demux(self.stream), 0
-        while failures < GIVE_UP:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except IndexError:  # PyAV on a packet of a stream that begins in the middle of the file: not ours
-                packets = self.container.demux(self.stream)
-                continue
-            except av.FFmpegError:
-                self._count_unreadable()
-                failures += 1
-                packets = self.container.demux(self.stream)
-                continue
-            failures = 0
-            yield packet
+        """From the current position to the end, or to where reading fails; last, the empty one that drains decoders."""
+        try:
+            yield from self.container.demux(self.stream)
+        except IndexError:  # PyAV, after the last packet of a file in which another stream began late
+            return
+        except av.FFmpegError:
+            self._count_unreadable()
+            yield Packet()
 
     def pictures(self, packets: Iterable[Packet]) -> Iterator[VideoFrame]:
         """Decode; packets that cannot be are counted and skipped."""
@@ -168,8 +158,8 @@ class _Source:
     def from_keyframe_before(self, target: int) -> Iterator[VideoFrame] | None:
         """Pictures from a keyframe at or before ``target`` ticks on, or None if this seek does not lead to one.
 
-        Some formats land on any packet, or behind the target. What comes before the first keyframe is not decoded (it
-        would be made up from missing references), and the keyframe's leading pictures are not served.
+        Some formats land on any packet, or behind the target. What comes before the first keyframe is not decoded: it
+        would be made up from missing references.
         """
         try:
             self.container.seek(target, stream=self.stream)
@@ -182,7 +172,7 @@ class _Source:
                 break
         if key is None or key > target:
             return None
-        pictures = (p for p in self.pictures(chain([packet], packets)) if (at := self.stamp(p)) is None or at >= key)
+        pictures = self.pictures(chain([packet], packets))
         first = next(pictures, None)
         if first is None or (at := self.stamp(first)) is None or at > target:
             return None
@@ -360,7 +350,8 @@ class _Painter:
         if picture.colorspace not in COLOURSPACES:  # cameras write reserved numbers
             picture.colorspace = 2
         try:
-            pixels = self.scaler.reformat(picture, width, height, "rgb24", interpolation="BILINEAR", threads=1).to_ndarray()
+            rgb = self.scaler.reformat(picture, width, height, "rgb24", interpolation="BILINEAR", threads=1)
+            pixels = rgb.to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             raise _unusable(self.path, f"cannot be converted to RGB ({_reason(error)})") from error
         # the matrix sends a stored pixel (x, y) to the displayed (a x + c y, b x + d y)

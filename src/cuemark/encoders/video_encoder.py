@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from cuemark import checkpoint
 from cuemark.clips import ClipConfig
+from cuemark.encoders.published import load_weights
 from cuemark.encoders.resnet3d import Config, ResNet3D
 from cuemark.errors import ModelError
 from cuemark.settings import build
@@ -75,11 +76,20 @@ class VideoEncoder:
 
     @classmethod
     def load(cls, path: str | Path) -> VideoEncoder:
-        """Read an encoder checkpoint, or take the encoder out of a localizer's.
+        """Read an encoder checkpoint, take the encoder out of a localizer's, or read published weights.
+
+        ``.pth`` files of torchvision and of TSP look at video as :class:`~cuemark.clips.ClipConfig` does by default;
+        their class heads have no names, so they are left out.
 
         Raises:
-            ModelError: see :func:`cuemark.checkpoint.load`.
+            ModelError: see :func:`cuemark.checkpoint.load` and :func:`cuemark.encoders.published.load_weights`.
         """
+        if Path(path).suffix in (".pth", ".pt", ".tar"):
+            weights = load_weights(path)
+            network = ResNet3D(weights.config)
+            network.load_state_dict(weights.encoder)
+            return cls(network.eval(), ClipConfig(), weights.name or network.config.kind,
+                       made={"published": Path(path).name})
         tensors, meta = checkpoint.load(path)
         if meta["kind"] == "localizer" and meta.get("encoder"):
             return cls.from_parts(checkpoint.section(tensors, "encoder"), meta["encoder"], f"'{path}'")

@@ -1,0 +1,252 @@
+"""What each pre-training is worth on the built-in world: the comparison of TSP Table 1 and CLAP Table 1, over seeds.
+
+Method. For each seed a world of its own is drawn (training, validation, testing: same classes, other videos; novel:
+classes that occur nowhere else). One small encoder is trained by TAC on trimmed clips. From it, with the same number of
+updates, start: TAC on the untrimmed videos' foreground, TSP, TSP without the global feature, and CLAP with its
+variants. Each encoder's features train a G-TAD with the same recipe and seed; weights of the localizers are chosen on
+validation videos, scores are of testing videos. The floor never looks at a video.
+
+What only language gives is measured beside it, with CLAP's two projections: clip to sentence (which of the sentences
+that differ in one attribute belongs to the clip in the middle of an instance), on trained combinations, on held-out
+ones and on novel classes, against chance; and text to moment (R@1 at tIoU 0.5 and 0.3): an instance's own sentence is
+compared with every clip of its video, and the stretch with the largest sum of similarity above the midpoint of the
+video's mean and maximum is the answer; its floor is the one stretch that matches most training instances.
+
+    python benchmarks/world_pretraining.py OUT [--seeds 0 1 2] [--quick]
+
+Prints tables and writes OUT/results.json; a run that was stopped goes on. Asserts nothing. About 25 minutes a seed on
+two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from cuemark import video
+from cuemark.batch import normalised
+from cuemark.checkpoint import section
+from cuemark.clips import cut
+from cuemark.datasets import world
+from cuemark.encoders.video_encoder import VideoEncoder, encode
+from cuemark.evaluation import blind
+from cuemark.extraction import FeatureFolder, extract
+from cuemark.localization import load, localize_features
+from cuemark.metrics.detection import detection
+from cuemark.nn.heads import Projection
+from cuemark.recipe import load_recipe
+from cuemark.segments import Truth, subset, times, tiou, write_json
+from cuemark.text import TextEncoder
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, pretrain, train
+
+VIDEOS = {"trimmed": 240, "training": 160, "validation": 40, "testing": 100, "novel": 40}
+QUICK = {"trimmed": 40, "training": 24, "validation": 8, "testing": 16, "novel": 8}
+STRIDE = 4
+ENCODERS: dict[str, tuple[str, list[str]]] = {
+    "TAC, trimmed": ("tac", []),
+    "TAC, untrimmed": ("tac", ["data.train=[\"training\"]", "optim.lr=0.02"]),
+    "TSP": ("tsp", []),
+    "TSP without GVF": ("tsp", ["options.global_feature=none"]),
+    "CLAP (clip)": ("clap", ["options.mask=false", "options.captions=false"]),
+    "CLAP (mask)": ("clap", ["options.captions=false"]),
+    "CLAP": ("clap", []),
+    "CLAP no-cls": ("clap", ["options.classify=false"]),
+}
+"""Row -> (system, changes of its world recipe)."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", default=list(ENCODERS), choices=list(ENCODERS))
+    parser.add_argument("--set", action="append", default=[], help="change of every pre-training recipe")
+    parser.add_argument("--quick", action="store_true", help="a tiny world, to see that it runs")
+    parser.add_argument("--subset", default="testing", help="videos that are scored (tune on validation)")
+    arguments = parser.parse_args()
+    results: dict[str, list[dict[str, float]]] = {}
+    for seed in arguments.seeds:
+        for row, scores in one_seed(arguments.out / f"seed{seed}", seed, arguments).items():
+            results.setdefault(row, []).append(scores)
+        write_json(arguments.out / "results.json", {"seeds": arguments.seeds, "rows": results})
+        show(results)
+
+
+def one_seed(out: Path, seed: int, arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    config = replace(world.WorldConfig(), seed=seed, **(QUICK if arguments.quick else VIDEOS))
+    made = world.make(config, out / "world", workers=2)
+    scored = subset(made.truth, arguments.subset)
+    rows = {"floor (never looks)": scores_of(scored, blind(subset(made.truth, "training"), scored))}
+    names = ["TAC, trimmed", *(r for r in arguments.rows if r != "TAC, trimmed")]
+    for row in names:
+        system, changes = ENCODERS[row]
+        folder = out / row.replace(" ", "_").replace(",", "").replace("(", "").replace(")", "")
+        began = time.monotonic()
+        encoder = made_encoder(folder, out, row, system, changes + arguments.set, seed)
+        took = time.monotonic() - began
+        features = features_of(folder, made, encoder)
+        train_localizer(folder, out, encoder, seed)
+        found = localize_features(features, load(folder / "gtad" / LOCALIZER_FILE), list(scored))
+        rows[row] = {**scores_of(scored, found), "pretraining_s": round(took, 1)}
+        if system == "clap":
+            rows[row] |= language(made, encoder, features, arguments.subset)
+        print(f"seed {seed}, {row}: " + ", ".join(f"{k} {v:.4g}" for k, v in rows[row].items()), flush=True)
+    return rows
+
+
+def made_encoder(folder: Path, out: Path, row: str, system: str, changes: list[str], seed: int) -> VideoEncoder:
+    if (folder / ENCODER_FILE).exists():
+        return VideoEncoder.load(folder / ENCODER_FILE)
+    paths = {"data.truth": out / "world/truth.json", "data.videos": out / "world/videos"}
+    if row != "TAC, trimmed":
+        paths["encoder.start"] = out / "TAC_trimmed" / ENCODER_FILE
+    if system == "tsp":
+        paths["data.features"] = out / "TAC_trimmed/features"
+    if system == "clap":
+        paths["data.captions"] = out / "world/captions.json"
+    changes = [f"{k}={json.dumps(str(v))}" for k, v in paths.items()] + [f"seed={seed}", *changes]
+    return pretrain(load_recipe(f"world_{system}", changes), folder)[0]
+
+
+def features_of(folder: Path, made: world.World, encoder: VideoEncoder) -> FeatureFolder:
+    untrimmed = {v: p for v, p in made.videos.items() if made.truth[v].subset != "trimmed"}
+    extract(untrimmed, encoder, folder / "features", stride=STRIDE, bf16=torch.cpu._is_avx512_bf16_supported())
+    return FeatureFolder.open(folder / "features")
+
+
+def train_localizer(folder: Path, out: Path, encoder: VideoEncoder, seed: int) -> None:
+    if (folder / "gtad" / LOCALIZER_FILE).exists():
+        return
+    paths = {"data.truth": out / "world/truth.json", "data.features": folder / "features"}
+    changes = [f"{k}={json.dumps(str(v))}" for k, v in paths.items()] + [f"seed={seed}"]
+    train(load_recipe("world_gtad", changes), folder / "gtad", encoder)
+
+
+def scores_of(truth: Truth, found: dict) -> dict[str, float]:
+    score = detection(truth, found)
+    return {"avg": score.average, "@0.5": float(score.map[0]), "@0.75": float(score.map[5]),
+            "@0.95": float(score.map[9])}
+
+
+# ---------------------------------------------------------------------------------------------- language
+
+
+def language(made: world.World, encoder: VideoEncoder, features: FeatureFolder, part: str) -> dict[str, float]:
+    """Clip-to-sentence accuracies and text-to-moment recalls of a CLAP encoder, with their floors."""
+    see, read = projections(encoder)
+    text = TextEncoder.load("minilm")
+    result: dict[str, float] = {}
+    config = made.config
+    held = set(config.held_out)
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for scenario in made.scenarios:
+        if scenario.subset not in (part, "novel"):
+            continue
+        for instance in scenario.instances:
+            if instance.end - instance.start < encoder.clip.seconds / 2:
+                continue
+            mine = (scenario.actor.shape, scenario.actor.colour, instance.speed, instance.extent)
+            kind = ("novel" if scenario.subset == "novel" else
+                    "held out" if any((instance.motion, a) in held for a in mine) else "trained")
+            motions = config.novel_classes if kind == "novel" else config.classes
+            tests = {"motion": motions, "colour": list(world.COLOURS), "shape": list(world.SHAPES),
+                     "speed": list(world.SPEEDS)}
+            clip = middle_clip(made.videos[scenario.id], encoder, (instance.start + instance.end) / 2)
+            seen = see(clip)
+            for attribute, values in tests.items():
+                choices = world.alternatives(scenario, instance, **{attribute: values})
+                right = int((read(text.encode(choices)) @ seen.T)[:, 0].argmax()) == 0
+                groups.setdefault(f"{attribute}, {kind}", []).append((right, 1 / len(choices)))
+    for name, tests in groups.items():
+        result[f"{name}"] = float(np.mean([r for r, _ in tests]))
+        result[f"{name}, chance"] = float(np.mean([c for _, c in tests]))
+
+    spans = np.concatenate([times(v.annotations) / v.duration for v in subset(made.truth, "training").values()])
+    marks = np.linspace(0, 1, 21)
+    boxes = np.array([(a, b) for i, a in enumerate(marks) for b in marks[i + 1:]])
+    for subset_name in (part, "novel"):
+        hits, floor = [], []
+        for vid, truth in subset(made.truth, subset_name).items():
+            rows = features[vid]
+            seen = F.normalize(see.project(torch.from_numpy(rows.data).float()), dim=1)
+            for s in truth.annotations:
+                similarity = (read(text.encode([s.sentence])) @ seen.T)[0].numpy()
+                a, b = best_stretch(similarity)
+                answer = np.array([[rows.grid.seconds(a), rows.grid.seconds(b)]])
+                hits.append(tiou(answer, times([s]))[0, 0])
+                blind_box = boxes[(tiou(boxes, spans) >= 0.5).sum(1).argmax()] * truth.duration
+                floor.append(tiou(blind_box, times([s]))[0, 0])
+        for t in (0.3, 0.5):
+            name = f"R@1 tIoU {t}" + (", novel" if subset_name == "novel" else "")
+            result[name] = float((np.array(hits) >= t).mean())
+            result[f"{name}, floor"] = float((np.array(floor) >= t).mean())
+    return result
+
+
+def projections(encoder: VideoEncoder):
+    """Functions that bring clips and sentence vectors into CLAP's shared space, normalised."""
+    def projection(name: str) -> Projection:
+        state = section(encoder.extra, name)
+        made = Projection(state["0.weight"].shape[0], state["1.weight"].shape[0])
+        made.load_state_dict(state)
+        return made.eval()
+
+    video_side, text_side = projection("project_video"), projection("project_text")
+
+    def see(clip: torch.Tensor) -> torch.Tensor:
+        return F.normalize(see.project(encode(encoder.network, clip)), dim=1)
+
+    see.project = lambda feature: video_side(feature).detach()
+    return see, lambda vectors: F.normalize(text_side(vectors).detach(), dim=1)
+
+
+def middle_clip(path: Path, encoder: VideoEncoder, middle: float) -> torch.Tensor:
+    clip = encoder.clip
+    info = video.probe(path)
+    start = min(max(0.0, middle - clip.seconds / 2), max(0.0, info.duration - clip.seconds))
+    frames = video.frames_at(path, [float(t) for t in clip.times(start)], clip.size(info.height, info.width))
+    return normalised(cut(frames, clip.crop)[None], clip.mean, clip.std)
+
+
+def best_stretch(similarity: np.ndarray) -> tuple[int, int]:
+    """The run of positions with the largest sum above the midpoint of mean and maximum: ``[a, b)``."""
+    above = similarity - (similarity.mean() + similarity.max()) / 2
+    best, span, total, start = -np.inf, (0, 1), 0.0, 0
+    for i, value in enumerate(above):
+        if total <= 0:
+            total, start = 0.0, i
+        total += value
+        if total > best:
+            best, span = total, (start, i + 1)
+    return span
+
+
+def show(results: dict[str, list[dict[str, float]]]) -> None:
+    n = max(map(len, results.values()))
+    print(f"\n{n} seed(s): mean +- standard deviation, percent")
+    keys = ("avg", "@0.5", "@0.75", "@0.95")
+    print(f"{'':24}" + "".join(f"{k:>16}" for k in keys))
+    for row, runs in results.items():
+        print(f"{row:24}" + "".join(f"{cell([r[k] for r in runs]):>16}" for k in keys))
+    told = [row for row, runs in results.items() if "R@1 tIoU 0.5" in runs[0]]
+    names = [k for k in results[told[0]][0] if k not in (*keys, "pretraining_s")] if told else []
+    if told:
+        print(f"\n{'':32}" + "".join(f"{row:>18}" for row in told))
+        for name in names:
+            print(f"{name:32}" + "".join(f"{cell([r[name] for r in results[row]]):>18}" for row in told))
+
+
+def cell(values: list[float]) -> str:
+    spread = f" +- {100 * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{100 * np.mean(values):.2f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
