@@ -364,6 +364,19 @@ def test_garbage_is_skipped_counted_logged_and_told(tmp_path: Path, capsys, garb
     assert "2 of 30 updates were skipped" in capsys.readouterr().err
 
 
+@pytest.mark.xfail(strict=True, reason="loop.fit: a skipped update has gone through batch norm's running statistics, "
+                                       "which stay NaN: the model is lost, though one update was 'skipped'")
+def test_a_batch_of_garbage_spoils_no_statistics(tmp_path: Path):
+    class Broken(Data):
+        def at(self, step: int) -> Rows:
+            rows = super().at(step)
+            return replace(rows, features=rows.features * math.nan) if step == 12 else rows
+
+    model = Toy(norm=True)
+    assert fit(model, Broken(), replace(PLAIN, steps=20), tmp_path).skipped == 1
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
 @pytest.mark.parametrize(("factor", "guard", "skipped"), [
     (1.0, 30.0, 0), (3.0, 30.0, 0), (-29.0, 30.0, 0), (31.0, 30.0, 15), (4.9, 5.0, 0), (5.1, 5.0, 15)])
 def test_ordinary_growth_is_not_garbage(tmp_path: Path, capsys, factor: float, guard: float, skipped: int):

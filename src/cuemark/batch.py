@@ -66,7 +66,8 @@ class Batch(_Moves):
             ValueError: there are no rows, rows of several widths, or another number of truths.
         """
         if len({f.data.shape[1] for f in rows}) != 1 or (truth is not None and len(truth) != len(rows)):
-            raise ValueError(f"{len(rows)} rows of widths {sorted({f.data.shape[1] for f in rows})} make no batch")
+            raise ValueError(f"{len(rows)} rows of widths {sorted({f.data.shape[1] for f in rows})} with "
+                             f"{'no' if truth is None else len(truth)} truths make no batch")
         length, dim = max(f.grid.count for f in rows), rows[0].data.shape[1]
         features = np.zeros((len(rows), length, dim), np.float32)
         mask = np.zeros((len(rows), length), bool)

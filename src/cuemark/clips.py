@@ -20,7 +20,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from cuemark import video
-from cuemark.errors import DataError
+from cuemark.errors import DataError, within
 from cuemark.segments import Truth, VideoTruth, times
 
 T = TypeVar("T")
@@ -47,6 +47,10 @@ class ClipConfig:
     mean: tuple[float, float, float] = (0.43216, 0.394666, 0.37645)
     """RGB means of the release's normalisation, on a 0-1 scale."""
     std: tuple[float, float, float] = (0.22803, 0.22145, 0.216989)
+
+    def __post_init__(self) -> None:
+        for name, low in (("frames", 1), ("fps", 1e-3), ("short_side", 1), ("crop", 1)):
+            within(f"clip.{name}", getattr(self, name), low)
 
     @property
     def seconds(self) -> float:
@@ -103,6 +107,11 @@ class Sampling:
     """Probability of a mirrored clip in training (TSP's release)."""
     p_caption: float = 0.5
     """Probability of the closest dense caption in place of the prompt (CLAP section 3.2)."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("clips_per_region", 1, None), ("min_background", 0, None), ("flip", 0, 1),
+                                ("p_caption", 0, 1)):
+            within(f"sampling.{name}", getattr(self, name), low, high)
 
 
 def background(actions: np.ndarray, duration: float, shortest: float, rule: Literal["union", "tsp"] = "union"

@@ -7,6 +7,7 @@ standard error without a traceback. Anything else that escapes is a bug.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -41,3 +42,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> CallError:
     hint = f"; did you mean '{near[0]}'?" if near else ";"
     known_text = ", ".join(names) or "none"
     return CallError(f"unknown {kind} '{name}'{hint} {'K' if near else 'k'}nown: {known_text}.")
+
+
+def within(name: str, value: float, low: float, high: float | None = None) -> None:
+    """Refuse a setting outside ``[low, high]`` (and NaN, and infinity).
+
+    Raises:
+        CallError: naming the setting, its value and the bounds.
+    """
+    if not low <= value < math.inf or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise CallError(f"{name} must be a number {bounds}, got {value}.")

@@ -17,7 +17,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from cuemark import checkpoint
-from cuemark.errors import CallError, ModelError
+from cuemark.errors import CallError, ModelError, within
 from cuemark.progress import Bar, say
 from cuemark.segments import replacing
 
@@ -61,6 +61,13 @@ class Optim:
     """auto: bf16 autocast where the hardware computes in it."""
     guard: float = 30.0
     """A step whose gradient norm is this many times the running median is skipped."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("lr", 0, None), ("lr_heads", 0, None), ("momentum", 0, 1), ("weight_decay", 0, None),
+                                ("batch", 1, None), ("warmup", 0, 1), ("gamma", 0, 1), ("guard", 1, None)):
+            within(f"optim.{name}", getattr(self, name), low, high)
+        if not (self.steps is None or self.steps >= 1) or not 0 < self.epochs < math.inf:
+            raise CallError(f"optim.steps and optim.epochs must be positive, got {self.steps} and {self.epochs}.")
 
     def factor(self, step: int, steps: int) -> float:
         """What the rates are multiplied by at update ``step`` of ``steps``."""
@@ -103,7 +110,8 @@ ENOUGH = 10
 
 def sane(norm: float, history: list[float], factor: float) -> bool:
     """Whether a gradient norm may be stepped with; remembers it if it is finite."""
-    ok = math.isfinite(norm) and (len(history) < ENOUGH or norm <= factor * statistics.median(history))
+    usual = statistics.median(history) if len(history) >= ENOUGH else 0.0
+    ok = math.isfinite(norm) and (usual == 0 or norm <= factor * usual)
     if math.isfinite(norm):
         history.append(norm)
         del history[:-WINDOW]
@@ -155,11 +163,14 @@ def fit(
     model.to(device)
     optimiser, base_rates = _optimiser(model, optim)
     bf16 = use_bf16(optim.precision, device)
+    for left in folder.glob(".*.safetensors.*.tmp"):  # what a kill inside a save leaves behind
+        left.unlink(missing_ok=True)
     who = {"optim": asdict(optim), "seed": seed, **(identity or {})}
     state = _State.resume(folder, model, optimiser, who)
     log = _Log(folder / "log.jsonl", state.step, tensorboard)
+    running = _running(model)
     began = since = time.monotonic()
-    clips, logged, sums = 0, 0, dict[str, float]()
+    clips, sums = 0, state.sums
     losses: dict[str, float] = {}
 
     # ---------------------------------------------------------------------------------------------
@@ -171,6 +182,7 @@ def fit(
             for group, rate in zip(optimiser.param_groups, base_rates, strict=True):
                 group["lr"] = rate * optim.factor(state.step, steps)
             torch.manual_seed(seed * 1_000_003 + state.step)
+            before = [b.clone() for b in running]
             model.train()
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 parts = model.loss(model(batch), batch)  # type: ignore[operator]
@@ -185,7 +197,9 @@ def fit(
                 optimiser.step()
             else:
                 state.skipped += 1
-                if state.skipped > max(20, steps // 2):
+                for statistic, value in zip(running, before, strict=True):  # batch norm has seen the bad batch too
+                    statistic.copy_(value)
+                if state.skipped > steps / 2:
                     raise ModelError(f"{what}: {state.skipped} of {state.step + 1} updates had unusable gradients; "
                                      "lower the learning rate or train with optim.precision = \"fp32\".")
             state.step += 1
@@ -195,15 +209,16 @@ def fit(
             clips += _size(batch)
             for name, value in (("loss", loss), *parts.items()):
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
-            logged += 1
+            state.logged += 1
             if state.step % log_every == 0 or state.step == steps:
                 rate = clips / (time.monotonic() - since)
-                losses = {k: v / logged for k, v in sums.items()}
+                losses = {k: v / state.logged for k, v in sums.items()}
                 log.write(state.step, **losses, gradient=norm, lr=optimiser.param_groups[0]["lr"],
                           skipped=state.skipped, per_second=round(rate, 1))
                 bar.advance(0, f"loss {losses['loss']:.3f}, {rate:.0f}/s" +
                             (f", {state.skipped} skipped" if state.skipped else ""))
-                clips, logged, sums, since = 0, 0, {}, time.monotonic()
+                clips, state.logged, since = 0, 0, time.monotonic()
+                sums.clear()
             bar.advance()
 
             # once in a while: validate, keep the best
@@ -212,7 +227,7 @@ def fit(
                 with torch.no_grad():
                     scores = dict(validate(model))
                 log.write(state.step, **{f"valid_{k}": v for k, v in scores.items()})
-                if state.best is None or scores[best_by] > state.best[best_by]:
+                if not math.isnan(scores[best_by]) and (state.best is None or scores[best_by] > state.best[best_by]):
                     state.best = scores | {"step": state.step}
                     checkpoint.save(folder / "best.safetensors", model.state_dict(), {"kind": "weights"})
                 since = time.monotonic()
@@ -241,12 +256,22 @@ def _from(data: Data, step: int, steps: int) -> Iterator[Any]:
                 return
 
 
+def _running(model: nn.Module) -> list[torch.Tensor]:
+    """The statistics a forward pass changes: buffers that checkpoints keep."""
+    kept = model.state_dict().keys()
+    return [buffer for name, buffer in model.named_buffers() if name in kept]
+
+
 def _size(batch: Any) -> int:
     return len(batch.clips) if hasattr(batch, "clips") else len(batch.features)
 
 
 def _optimiser(model: nn.Module, optim: Optim) -> tuple[torch.optim.Optimizer, list[float]]:
     """The optimiser and the base rate of each of its groups: the encoder's, and everything else's."""
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in optim.frozen:
+        if not any(name.startswith(prefix) for name in names):
+            raise CallError(f"optim.frozen names '{prefix}', but no parameter begins so; the first is '{names[0]}'.")
     encoder = getattr(model, "encoder", model)
     inside = {id(p) for p in encoder.parameters()}
     backbone: list[nn.Parameter] = []
@@ -255,6 +280,8 @@ def _optimiser(model: nn.Module, optim: Optim) -> tuple[torch.optim.Optimizer, l
         if not parameter.requires_grad or name.startswith(optim.frozen or ("\0",)):
             continue
         (backbone if id(parameter) in inside else heads).append(parameter)
+    if not backbone and not heads:
+        raise CallError("optim.frozen freezes every parameter: there is nothing to train; leave something out of it.")
     groups = [(p, lr) for p, lr in ((backbone, optim.lr), (heads, optim.lr_heads)) if p]
     described: list[dict[str, Any]] = [{"params": p, "lr": lr} for p, lr in groups]
     if optim.name == "sgd":
@@ -274,6 +301,9 @@ class _State:
     skipped: int
     norms: list[float]
     best: dict[str, float] | None
+    logged: int = 0
+    """Updates since the last log point, and their sums."""
+    sums: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def resume(cls, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, who: Mapping[str, Any]) -> _State:
@@ -283,7 +313,11 @@ class _State:
         tensors, meta = checkpoint.load(path, "training")
         if meta["who"] != json.loads(json.dumps(who)):
             raise ModelError(f"'{folder}' holds a run with other settings; give another folder, or remove this one.")
-        model.load_state_dict(checkpoint.section(tensors, "model"))
+        try:
+            model.load_state_dict(checkpoint.section(tensors, "model"))
+        except RuntimeError:
+            raise ModelError(f"'{folder}' holds a run of another model; give another folder, "
+                             "or remove this one.") from None
         memory = checkpoint.section(tensors, "optimiser")
         groups = optimiser.state_dict()["param_groups"]
         state: dict[int, dict[str, Any]] = {}
@@ -291,14 +325,14 @@ class _State:
             index, key = name.split("/")
             state.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({"state": state, "param_groups": groups})
-        return cls(meta["step"], meta["skipped"], meta["norms"], meta["best"])
+        return cls(meta["step"], meta["skipped"], meta["norms"], meta["best"], meta["logged"], meta["sums"])
 
     def save(self, folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, who: Mapping[str, Any]) -> None:
         tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
         tensors |= {f"optimiser.{k}": v for k, v in checkpoint.flatten(optimiser.state_dict()["state"])}
         checkpoint.save(folder / "last.safetensors", tensors, {
             "kind": "training", "who": dict(who), "step": self.step, "skipped": self.skipped, "norms": self.norms,
-            "best": self.best})
+            "best": self.best, "logged": self.logged, "sums": self.sums})
 
 
 class _Log:
@@ -320,8 +354,9 @@ class _Log:
             self.board = SummaryWriter(str(path.parent))
 
     def write(self, step: int, **values: float) -> None:
+        told = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps({"step": step, **told}) + "\n")
         if self.board is not None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

@@ -20,7 +20,7 @@ class Bar:
     """Progress over ``total`` things; use as a context manager and call :meth:`advance`.
 
     >>> with Bar("extracting", 3) as bar:  # doctest: +SKIP
-    ...     bar.advance(1, rate="12 clips/s")
+    ...     bar.advance(1, "12 clips/s")
     """
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:

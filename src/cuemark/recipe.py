@@ -80,6 +80,10 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         return read_back(asdict(self))
 
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run: all but how many threads and how much memory they take."""
+        return {k: v for k, v in self.to_json().items() if k not in ("workers", "budget_gb")}
+
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply ``section.field=value`` changes.

@@ -8,6 +8,7 @@ dataclasses, are ours.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,8 @@ def build(kind: type[T], data: Mapping[str, Any], where: str, path: str = "") ->
     for name, known in _strangers(kind, data, path):
         raise CallError(f"{where}: {unknown('setting', name, known)}")
     try:
-        return TypeAdapter(kind).validate_python(data)
+        # through JSON, strictly: true is no number, "3" is no number, and a list is a tuple
+        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
@@ -67,13 +69,13 @@ def override(data: dict[str, Any], assignment: str) -> None:
         CallError: it is not of that form.
     """
     path, equals, text = assignment.partition("=")
-    if not equals or not all(path.split(".")):
+    if not equals or not all(part.strip() for part in path.split(".")):
         raise CallError(f"'{assignment}' is not a setting; write section.field=value, such as optim.steps=200.")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, name = path.split(".")
+    *sections, name = (part.strip() for part in path.split("."))
     for part in sections:
         inner = data.setdefault(part, {})
         if not isinstance(inner, dict):

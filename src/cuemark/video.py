@@ -15,7 +15,7 @@ What is done where files disagree with themselves:
 - Damage in the middle: unreadable packets are skipped, as players do, with one warning per file. Which pictures survive
   does not depend on the number of threads.
 - Pixels are taken as square: a picture is served as stored, only turned or mirrored as its display matrix says.
-- The size of the first picture holds for the whole file; later pictures of another size are scaled to it.
+- Where pictures change their size, the first one that a call returns sets it, and later ones are scaled to it.
 
 Everything that keeps a file from being read is a :class:`~cuemark.errors.VideoError`.
 """
@@ -271,7 +271,7 @@ def _shown_from(path: Path, start: float, threaded: bool) -> Pictures:
                 raise _unusable(path, "has no picture that can be decoded "
                                 f"({source.unreadable} unreadable packets): it is damaged or was cut off")
             origin = source.stamp(first)
-            found = _sought(source, origin, start, _tolerance(first)) if seek else chain([first], pictures)
+            found = _sought(source, origin, start) if seek else chain([first], pictures)
             if found is None:
                 continue  # this file cannot be entered in the middle: from its beginning, then
             try:
@@ -291,13 +291,13 @@ def _shown_from(path: Path, start: float, threaded: bool) -> Pictures:
         return
 
 
-def _sought(source: _Source, origin: int | None, start: float, tolerance: float) -> Iterator[VideoFrame] | None:
+def _sought(source: _Source, origin: int | None, start: float) -> Iterator[VideoFrame] | None:
     """Pictures from somewhere before the one shown at ``start`` on, or None if seeking does not work."""
     if origin is None or source.stream.time_base is None:
         return None
     # an MPEG program stream dates only some packets (at least every 0.7 s); the dates in between are wrong after a seek
     for back in BACK[1:] if source.container.format.name == "mpeg" else BACK:
-        target = origin + math.floor((start + tolerance - back) / source.stream.time_base)
+        target = origin + math.floor((start - back) / source.stream.time_base)
         if target < origin:
             break
         if (pictures := source.from_keyframe_before(target)) is not None:
@@ -387,36 +387,26 @@ def probe(path: str | Path) -> VideoInfo:
     with closing(_pictures(path)) as pictures:
         _, picture = next(pictures)
     with _opened(path, threaded=False) as source:
-        ends: dict[int, float] = {}  # ticks -> seconds that the packet says it lasts (0: it does not say)
-        packets = 0
-        for packet in source.packets():
-            if not packet.size or packet.is_discard:
-                continue
-            packets += 1
-            if (at := source.stamp(packet)) is not None:
-                ends[at] = source.seconds(packet.duration or 0)
-        codec = source.stream.codec_context.codec.canonical_name
-        rate = source.stream.average_rate
-        whole = source.container.duration
+        # two numbers a packet, so that hours of video do not fill the memory
+        shown = [(source.stamp(p), p.duration or 0) for p in source.packets() if p.size and not p.is_discard]
+        lengths = {at: length for at, length in shown if at is not None}  # in ticks; 0: the packet does not say
         # an AVI's decoding times run ahead of its pictures by the same delay from beginning to end
-        start = min(ends, default=None) if source.container.format.name == "avi" else source.stamp(picture)
-        stamps = sorted(at for at in ends if start is not None and at >= start)
+        start = min(lengths, default=None) if source.container.format.name == "avi" else source.stamp(picture)
+        stamps = sorted(at for at in lengths if start is not None and at >= start)
+        count, begin = len(stamps) or len(shown), source.seconds(start or 0)
         if stamps:
-            assert start is not None
-            frames = len(stamps)
-            span = source.seconds(stamps[-1] - start)
-            gaps = [source.seconds(b - a) for a, b in pairwise(stamps)]
-            duration = span + (ends[stamps[-1]] or (median(gaps) if gaps else 0))
+            last = lengths[stamps[-1]] or median([b - a for a, b in pairwise(stamps)] or [0])
+            duration = source.seconds(stamps[-1]) - begin + source.seconds(1) * last
         else:  # a raw stream without times
-            frames = packets
-            duration = frames * source.step(picture)
-        if not duration > 0:  # a single picture that does not say how long it stays
+            duration = count * source.step(picture)
+        if duration <= 0:  # a single picture that does not say how long it stays
+            rate, whole = source.stream.average_rate, source.container.duration
             duration = 1 / float(rate) if rate else whole / av.time_base if whole else 1 / 25
-        begin = source.seconds(start) if start is not None else 0.0
+        codec = source.stream.codec_context.codec.canonical_name
     height, width = _displayed_size(picture)
     a, b, *_ = _display_matrix(picture)
     rotation = round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90
-    return VideoInfo(path, width, height, duration, frames, frames / duration, begin, rotation, codec)
+    return VideoInfo(path, width, height, duration, count, count / duration, begin, rotation, codec)
 
 
 def frames(path: str | Path, size: tuple[int, int] | None = None, start: float = 0.0, end: float | None = None

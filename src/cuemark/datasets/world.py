@@ -304,9 +304,9 @@ class WorldConfig:
     """Probability that a video in ``validation`` and ``testing`` shows one of those of its class, where it has any;
     the rest may do so by chance."""
 
-    scene_bias: float = 0.8
+    scene_bias: float = 0.6
     """Probability that a video plays in the scene of its (first) class; otherwise in one of the other scenes."""
-    distractors: float = 0.3
+    distractors: float = 0.15
     """Probability that another actor glides through the picture all along."""
     two_classes: float = 0.15
     """Probability that an untrimmed video with several instances draws them from two classes."""
@@ -347,13 +347,13 @@ class WorldConfig:
 
     short_side: tuple[int, int] = (48, 72)
     """Pixels of the smaller of height and width; even numbers are drawn."""
-    aspects: tuple[float, ...] = (1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4)
+    aspects: tuple[float, ...] = (1.0, 5 / 4, 4 / 3, 4 / 5, 3 / 4)
     """Width over height. The actor keeps to the middle square, where centre crops look."""
-    actor_size: tuple[float, float] = (0.12, 0.17)
+    actor_size: tuple[float, float] = (0.18, 0.25)
     """Radius of actors in short sides."""
-    camera: float = 0.03
+    camera: float = 0.01
     """Short sides by which the camera drifts, slowly, either way."""
-    noise: float = 4.0
+    noise: float = 2.0
     """Standard deviation of the noise of the picture, in grey levels of 255."""
 
     caption_jitter: float = 0.2

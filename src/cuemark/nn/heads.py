@@ -34,11 +34,19 @@ def correct(logits: Tensor, label: Tensor) -> tuple[int, int]:
 
 
 class Projection(nn.Sequential):
-    """Batch normalisation, then a linear layer (CLAP section 4.1): ``(B, dim)`` to ``(B, outputs)``."""
+    """Batch normalisation, then a linear layer (CLAP section 4.1): ``(B, dim)`` to ``(B, outputs)``.
+
+    A batch of one row has no statistics of its own: it is normalised by the running ones, in training too.
+    """
 
     def __init__(self, dim: int, outputs: int) -> None:
         super().__init__(nn.BatchNorm1d(dim), nn.Linear(dim, outputs))
 
     def forward(self, input: Tensor) -> Tensor:
         with torch.autocast(input.device.type, enabled=False):  # similarities need more than bf16's 8 bits
+            if self.training and len(input) == 1:
+                norm, linear = self[0], self[1]
+                assert isinstance(norm, nn.BatchNorm1d)
+                return linear(F.batch_norm(input.float(), norm.running_mean, norm.running_var, norm.weight, norm.bias,
+                                           eps=norm.eps))
             return super().forward(input.float())

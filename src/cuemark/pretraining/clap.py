@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from cuemark.batch import ClipBatch
 from cuemark.encoders.resnet3d import ResNet3D
-from cuemark.errors import DataError
+from cuemark.errors import DataError, within
 from cuemark.nn.heads import Projection, correct, labelled_cross_entropy, linear_head
 
 
@@ -66,6 +66,11 @@ class Config:
     same_text: Literal["mask", "positive", "negative"] = "mask"
     """Two clips with one sentence: leave the pair out of the denominators, count it as a positive, or push it apart
     like any other (our choice: leave it out)."""
+
+    def __post_init__(self) -> None:
+        within("options.temperature", self.temperature, 1e-6)
+        within("options.projection", self.projection, 1)
+        within("options.weight_contrast", self.weight_contrast, 0)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
@@ -100,7 +105,7 @@ def contrast(video: Tensor, text: Tensor, text_id: Tensor, counts: Tensor, confi
     if config.same_text == "mask":
         logits = logits.masked_fill(same & ~pair, -torch.inf)
     elif config.same_text == "positive":
-        positive = same
+        positive = pair | (same & counts[:, None] & counts[None, :])
     weight = positive.float() / positive.sum(1, keepdim=True)
     total = logits.new_zeros(())
     for direction in (logits, logits.T):  # both masks are symmetric
@@ -148,7 +153,9 @@ class CLAP(nn.Module):
     def loss(self, out: dict[str, Tensor], batch: ClipBatch) -> dict[str, Tensor]:
         assert batch.text_id is not None
         counts = batch.foreground if self.config.mask else torch.ones_like(batch.foreground)
-        scale = self.log_scale.exp().clamp(max=100.0)
+        scale = self.log_scale.exp()
+        if self.config.learn_temperature:
+            scale = scale.clamp(max=100.0)  # as CLIP's: a learned temperature can run away
         losses = {"contrast": self.config.weight_contrast * contrast(
             out["video"], out["text"], batch.text_id, counts, self.config, scale)}
         if self.config.classify:
