@@ -97,7 +97,6 @@ def test_a_bar_on_a_terminal_ends_with_its_error(capsys, monkeypatch: pytest.Mon
     assert not bar._rich.live.is_started
 
 
-@pytest.mark.xfail(strict=True, reason="progress.Bar: its docstring's example calls advance(1, rate=…), a TypeError")
 def test_the_example_can_be_called():
     example = inspect.getdoc(Bar) or ""
     assert "bar.advance(" in example

@@ -82,6 +82,16 @@ def test_it_survives_its_own_json(tmp_path: Path):
     assert build(Recipe, json.loads(header), "header") == recipe
 
 
+def test_threads_and_memory_do_not_make_another_run(tmp_path: Path):
+    path = written(tmp_path)
+    mine = load_recipe(path).identity()
+    assert mine == load_recipe(path, ["workers=0", "budget_gb=0.5"]).identity()
+    assert set(load_recipe(path).to_json()) - set(mine) == {"workers", "budget_gb"}
+    for change in ("seed=4", "optim.lr=1e-5", "data.validate=['x']", "options.mask=false", "validate_every=3",
+                   "system=tsp", "encoder.text=bert"):
+        assert load_recipe(path, [change]).identity() != mine, change
+
+
 def test_changes_come_after_the_file_in_their_order(tmp_path: Path):
     recipe = load_recipe(written(tmp_path), [
         "optim.steps=200", "optim.steps=300", "optim.decay_at=[0.5]", "encoder.sampling.p_caption=0", "seed=4",
@@ -145,10 +155,8 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("change", ["optim.batch=0", "optim.batch=-1", "optim.epochs=-1.0", "optim.steps=-5",
                                     "optim.warmup=1.5", "optim.lr=nan", "encoder.clip.frames=0", "encoder.clip.fps=0",
                                     "encoder.sampling.clips_per_region=0", "encoder.sampling.p_caption=2"])
-@pytest.mark.xfail(strict=True, reason="loop.Optim, clips.ClipConfig and clips.Sampling take values that cannot be "
-                                       "meant; they end in a traceback or in silence later")
 def test_an_impossible_value_is_refused(tmp_path: Path, change: str):
-    with pytest.raises((CallError, DataError), match=change.split("=")[0].split(".")[-1]):
+    with pytest.raises(CallError, match=change.split("=")[0].split(".")[-1]):
         load_recipe(written(tmp_path), [change])
 
 

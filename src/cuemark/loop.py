@@ -163,7 +163,7 @@ def fit(
     model.to(device)
     optimiser, base_rates = _optimiser(model, optim)
     bf16 = use_bf16(optim.precision, device)
-    for left in folder.glob(".*.safetensors.*.tmp"):  # what a kill inside a save leaves behind
+    for left in (*folder.glob(".*.safetensors.*.tmp"), *folder.glob(".log.jsonl.*.tmp")):  # of a kill inside a save
         left.unlink(missing_ok=True)
     who = {"optim": asdict(optim), "seed": seed, **(identity or {})}
     state = _State.resume(folder, model, optimiser, who)

@@ -36,7 +36,7 @@ def build(kind: type[T], data: Mapping[str, Any], where: str, path: str = "") ->
         raise CallError(f"{where}: {unknown('setting', name, known)}")
     try:
         # through JSON, strictly: true is no number, "3" is no number, and a list is a tuple
-        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in (path, *first["loc"]) if part != "")
@@ -74,7 +74,7 @@ def override(data: dict[str, Any], assignment: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text
+        value = text.strip()
     *sections, name = (part.strip() for part in path.split("."))
     for part in sections:
         inner = data.setdefault(part, {})

@@ -385,7 +385,9 @@ def test_build_by_name():
 
 @pytest.mark.parametrize(("name", "config", "error", "message"), [
     ("gtda", {}, CallError, "did you mean 'gtad'"), ("gtad", {"posisions": 3}, CallError, "did you mean '.*positions'"),
-    ("gtad", {"positions": "many"}, DataError, "positions 'many'"), ("gtad", {"sigma": -1}, CallError, "positive")])
+    ("gtad", {"positions": "many"}, DataError, "positions 'many'"),
+    ("gtad", {"positions": "12"}, DataError, "positions '12'"), ("gtad", {"sigma": True}, DataError, "sigma True"),
+    ("gtad", {"sigma": -1}, CallError, "positive")])
 def test_build_refuses_what_it_does_not_know(name, config, error, message):
     with pytest.raises(error, match=message):
         build(name, config, 8, ["a"])

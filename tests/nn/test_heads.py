@@ -124,6 +124,23 @@ def test_projection_uses_what_it_saw_in_training():
     torch.testing.assert_close(projection(x[:1]), projection(x)[:1])
 
 
+def test_projection_of_one_row_in_training_uses_what_it_saw():
+    """One row has no variance; what was seen before stands in, and learns nothing from it."""
+    torch.manual_seed(7)
+    projection = Projection(5, 3)
+    projection(3 * torch.randn(8, 5) + 1)
+    before = {name: value.clone() for name, value in projection.state_dict().items()}
+    x = torch.randn(1, 5)
+    found = projection(x)
+    assert projection.training
+    assert all(torch.equal(value, before[name]) for name, value in projection.state_dict().items())
+    found.sum().backward()
+    assert all(p.grad is not None and (p.grad != 0).any() for p in projection.parameters())
+    torch.testing.assert_close(found, projection.eval()(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(projection.train()(x), found)
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float32])
 def test_projection_computes_in_single_precision_under_autocast(kind: torch.dtype):
     torch.manual_seed(6)
