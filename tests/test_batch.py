@@ -55,7 +55,8 @@ def test_a_row_without_features():
 
 @pytest.mark.parametrize("dims", [(3, 4), (3, 1), (1, 3)])
 def test_rows_of_unequal_width_are_refused(dims: tuple[int, int]):
-    with pytest.raises(ValueError, match=rf"2 rows of widths \[{min(dims)}, {max(dims)}\] with no truths make no batch"):
+    widths = rf"\[{min(dims)}, {max(dims)}\]"
+    with pytest.raises(ValueError, match=f"2 rows of widths {widths} with no truths make no batch"):
         Batch.collate([features(2, dims[0]), features(3, dims[1])])
 
 

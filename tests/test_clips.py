@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from cuemark.clips import (
     cut,
     regions,
 )
-from cuemark.errors import DataError
+from cuemark.errors import CallError, DataError
 from cuemark.segments import Segment, VideoTruth
 
 CLIP = 16 / 15
@@ -104,6 +106,21 @@ def test_clips_lie_in_their_region_and_testing_spaces_them_evenly() -> None:
     assert even[0] == 3.0
     assert even[-1] == pytest.approx(7.0 - CLIP)
     assert np.allclose(np.diff(even), (4 - CLIP) / 4)
+
+
+@pytest.mark.parametrize("change", [
+    {"frames": 0}, {"fps": 0.0}, {"fps": -15.0}, {"fps": math.nan}, {"short_side": 0}, {"crop": 0}], ids=str)
+def test_an_impossible_look_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CallError, match=rf"^clip\.{next(iter(change))} must be a number at least "):
+        ClipConfig(**change)
+
+
+@pytest.mark.parametrize("change", [
+    {"clips_per_region": 0}, {"min_background": -0.1}, {"flip": -0.1}, {"flip": 1.1}, {"p_caption": 2.0},
+    {"p_caption": math.nan}], ids=str)
+def test_impossible_sampling_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(CallError, match=rf"^sampling\.{next(iter(change))} must be a number "):
+        Sampling(**change)
 
 
 def test_sizes_keep_the_aspect_unless_told_otherwise() -> None:

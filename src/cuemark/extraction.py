@@ -27,7 +27,7 @@ from cuemark.batch import normalised
 from cuemark.checkpoint import software
 from cuemark.clips import TOLERANCE, clip_count, cut
 from cuemark.encoders.video_encoder import VideoEncoder, encode
-from cuemark.errors import CuemarkError, DataError, ModelError
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError, within
 from cuemark.grid import Features, Grid
 from cuemark.progress import Bar, say
 from cuemark.segments import read_json, replacing, write_json
@@ -179,14 +179,24 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
 
     Raises:
         ModelError: ``out`` holds features of another encoder, stride or precision.
+        DataError: ``out`` holds a ``features.json`` that is none.
+        CallError: an id that cannot be a file's name, or a stride or batch below 1.
     """
     out, clip = Path(out), encoder.clip
+    within("stride", stride, 1)
+    within("batch", batch, 1)
+    for vid in videos:
+        if Path(vid).name != vid:
+            raise CallError(f"'{vid}' cannot be the name of a file in '{out}'; give each video a name of its own, "
+                            "without slashes.")
     head = {
         "software": software(), "encoder": encoder.name, "weights": encoder.weights, "dim": encoder.dim,
         "clip": {**asdict(clip), "stride": stride}, "pooling": "mean", "dtype": dtype,
         "precision": "bf16" if bf16 else "fp32",
     }
     entries, result, began = _resume(out, head), Extraction(), time.monotonic()
+    for left in out.glob(".*.tmp"):  # what a kill inside a write leaves behind
+        left.unlink(missing_ok=True)
     saved = time.monotonic()
 
     def describe(complete: bool) -> None:
@@ -225,6 +235,8 @@ def _resume(out: Path, head: dict[str, Any]) -> dict[str, Any]:
     if not (out / MANIFEST).exists():
         return {}
     old = read_json(out / MANIFEST, "features")
+    if not isinstance(old, dict) or not isinstance(old.get("videos"), dict):
+        raise DataError(f"'{out / MANIFEST}' does not describe features; remove it, or give another folder with --out.")
     for key in ("encoder", "weights", "clip", "dtype", "precision"):
         mine = read_back(head[key])
         if old.get(key) != mine:
