@@ -186,7 +186,7 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
     within("stride", stride, 1)
     within("batch", batch, 1)
     for vid in videos:
-        if Path(vid).name != vid:
+        if not vid or Path(vid).name != vid:
             raise CallError(f"'{vid}' cannot be the name of a file in '{out}'; give each video a name of its own, "
                             "without slashes.")
     head = {

@@ -74,7 +74,12 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
         if recipe.data.features is None:
             raise DataError("TSP's region head needs global video features; name a features folder of the encoder it "
                             "starts from (data.features), or set options.global_feature = \"none\".")
-        pooled = global_features(FeatureFolder.open(recipe.data.features), model.global_pooling)
+        features = FeatureFolder.open(recipe.data.features)
+        if features.dim != network.dim:
+            raise DataError(f"'{features.folder}' has features of width {features.dim} ({features.meta['encoder']}), "
+                            f"but the encoder that is trained here has {network.dim}; extract them with the encoder it "
+                            "starts from.")
+        pooled = global_features(features, model.global_pooling)
 
     def clip_data(part: Truth, learning: bool) -> ClipData:
         files = video.find_videos(folder, part)

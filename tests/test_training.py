@@ -1,0 +1,296 @@
+"""The two trainings on a tiny world: from recipes that ship with cuemark, cut to a few updates, to checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_GTAD, make_encoder
+
+from cuemark import checkpoint, training
+from cuemark.datasets.world import World
+from cuemark.encoders.video_encoder import VideoEncoder
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
+from cuemark.extraction import FeatureFolder, extract, features_of
+from cuemark.localizers.trained import TrainedLocalizer, predict
+from cuemark.loop import Result
+from cuemark.recipe import Recipe, load_recipe
+from cuemark.segments import labels_of, read_truth, subset, write_truth
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, FeatureData, pretrain, train
+
+CUT = ["encoder.network.width=4", "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4",
+       "optim.steps=3", "optim.precision=fp32", "workers=0"]
+GTAD = [f"options.{k}={v}" for k, v in SMALL_GTAD.items()]
+
+
+def recipe(world: World, system: str, *changes: str) -> Recipe:
+    """``world_<system>`` on ``world``, with a network and a number of updates for tests."""
+    paths = [f"data.truth={json.dumps(str(world.folder / 'truth.json'))}"]
+    if system != "gtad":
+        paths.append(f"data.videos={json.dumps(str(world.folder / 'videos'))}")
+    if system == "clap":
+        paths.append(f"data.captions={json.dumps(str(world.folder / 'captions.json'))}")
+    cut = [c for c in CUT if not c.startswith("encoder")] + GTAD if system == "gtad" else CUT
+    return load_recipe(f"world_{system}", [*paths, *cut, *changes])
+
+
+@dataclass
+class Runs:
+    """What was trained once for all tests, each in a folder of its name."""
+
+    folder: Path
+    recipes: dict[str, Recipe]
+    results: dict[str, Result]
+    features: FeatureFolder
+    """Of TAC's encoder."""
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_world, tiny_text, tmp_path_factory) -> Runs:
+    """TAC, TSP and CLAP from it, and a G-TAD on TAC's features."""
+    out = tmp_path_factory.mktemp("runs")
+    start = f"encoder.start={json.dumps(str(out / 'tac' / ENCODER_FILE))}"
+    features = f"data.features={json.dumps(str(out / 'features'))}"
+    recipes = {
+        "tac": recipe(tiny_world, "tac"),
+        "tsp": recipe(tiny_world, "tsp", start, features),
+        "tsp_none": recipe(tiny_world, "tsp", start, "options.global_feature=none", "optim.steps=2"),
+        "clap": recipe(tiny_world, "clap", start, f"encoder.text={json.dumps(str(tiny_text))}"),
+        "gtad": recipe(tiny_world, "gtad", features, start, "validate_every=2"),
+    }
+    results = {}
+    for name, one in recipes.items():
+        results[name] = (train if name == "gtad" else pretrain)(one, out / name)[1]
+        if name == "tac":
+            videos = {v: p for v, p in tiny_world.videos.items() if tiny_world.truth[v].subset != "trimmed"}
+            extract(videos, VideoEncoder.load(out / "tac" / ENCODER_FILE), out / "features", stride=4)
+    return Runs(out, recipes, results, FeatureFolder.open(out / "features"))
+
+
+# ---------------------------------------------------------------------------------------------- encoders
+
+
+@pytest.mark.parametrize("system", ["tac", "tsp", "tsp_none", "clap"])
+def test_the_encoder_loads_with_nothing_beside_it(runs, tiny_world, tmp_path, system):
+    moved = shutil.copy(runs.folder / system / ENCODER_FILE, tmp_path / "alone.safetensors")
+    encoder = VideoEncoder.load(moved)
+    assert encoder.dim == 32
+    assert (encoder.clip.short_side, encoder.clip.crop) == (20, 16)
+    assert encoder.name == f"{system[:4].rstrip('_')} r2plus1d"
+    part = "trimmed" if system == "tac" else "training"
+    assert encoder.classes == tuple(labels_of(subset(tiny_world.truth, part)))
+    assert encoder.class_head["weight"].shape == (len(encoder.classes), 32)
+    assert encoder.made["system"] == runs.recipes[system].system
+    assert encoder.made["recipe"] == runs.recipes[system].to_json()
+    found = features_of(tiny_world.videos["testing_0000"], encoder)[0].data
+    assert found.shape[1] == 32
+    assert np.isfinite(found).all()
+
+
+def test_each_objective_leaves_its_own_parts(runs):
+    extra = {name: VideoEncoder.load(runs.folder / name / ENCODER_FILE).extra for name in ("tac", "tsp", "tsp_none",
+                                                                                           "clap")}
+    assert extra["tac"] == {}
+    assert extra["tsp"]["region_head.weight"].shape == (2, 64)  # beside the global video feature
+    assert extra["tsp_none"]["region_head.weight"].shape == (2, 32)
+    assert {name.partition(".")[0] for name in extra["clap"]} == {
+        "project_video", "project_text", "region_head", "log_scale"}
+
+
+def test_training_changes_the_encoder_and_starts_from_the_given_one(runs):
+    digests = {name: VideoEncoder.load(runs.folder / name / ENCODER_FILE).weights
+               for name in ("tac", "tsp", "tsp_none", "clap")}
+    assert len(set(digests.values())) == 4
+    tac, tsp = (VideoEncoder.load(runs.folder / n / ENCODER_FILE).network.stem[0].weight for n in ("tac", "tsp"))
+    fresh = make_encoder(0).network.stem[0].weight
+    assert (tac - tsp).abs().max() < 0.1 < (tac - fresh).abs().max()
+
+
+def test_results_say_what_happened(runs):
+    for name, result in runs.results.items():
+        assert result.steps == runs.recipes[name].optim.steps
+        assert result.skipped == 0
+        assert all(np.isfinite(v) for v in result.losses.values())
+    assert runs.results["tac"].best is None  # it does not validate
+    assert {"class", "region", "score"} <= runs.results["tsp"].best.keys()
+    assert runs.results["tsp"].losses.keys() == {"loss", "class", "region"}
+    assert runs.results["clap"].losses.keys() == {"loss", "contrast", "class", "region"}
+    for result in (runs.results["tsp"], runs.results["clap"]):
+        assert result.best["score"] == pytest.approx((result.best["class"] + result.best["region"]) / 2)
+        assert 0 <= result.best["score"] <= 1
+
+
+@pytest.mark.parametrize("system", ["tac", "tsp", "clap", "gtad"])
+def test_a_finished_run_is_not_trained_again(runs, monkeypatch, system):
+    out = runs.folder / system
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    for kind in (torch.optim.SGD, torch.optim.Adam):
+        monkeypatch.setattr(kind, "step", lambda *a, **k: pytest.fail("trained again"))
+    _, result = (train if system == "gtad" else pretrain)(runs.recipes[system], out)
+    assert (result.steps, result.best) == (runs.results[system].steps, runs.results[system].best)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def test_the_same_recipe_gives_the_same_bytes(runs, tmp_path):
+    pretrain(runs.recipes["tsp"], tmp_path)
+    assert (tmp_path / ENCODER_FILE).read_bytes() == (runs.folder / "tsp" / ENCODER_FILE).read_bytes()
+
+
+def test_threads_change_nothing_and_the_seed_everything(runs, tmp_path):
+    tac = (runs.folder / "tac" / ENCODER_FILE)
+    threads, _ = pretrain(replace(runs.recipes["tac"], workers=2, budget_gb=0.0), tmp_path / "threads")
+    assert threads.weights == VideoEncoder.load(tac).weights
+    seed, _ = pretrain(replace(runs.recipes["tac"], seed=1), tmp_path / "seed")
+    assert seed.weights != VideoEncoder.load(tac).weights
+
+
+def test_another_recipe_does_not_go_on_in_the_folder(runs):
+    before = (runs.folder / "tac" / ENCODER_FILE).read_bytes()
+    with pytest.raises(ModelError, match="other settings"):
+        pretrain(replace(runs.recipes["tac"], seed=1), runs.folder / "tac")
+    assert (runs.folder / "tac" / ENCODER_FILE).read_bytes() == before
+
+
+def test_unknown_systems(runs, tmp_path):
+    with pytest.raises(CallError, match="unknown objective 'tacc'; did you mean 'tac'. Known: clap, tac, tsp"):
+        pretrain(replace(runs.recipes["tac"], system="tacc"), tmp_path / "out")
+    with pytest.raises(CallError, match="unknown localizer 'gtda'; did you mean 'gtad'. Known: gtad"):
+        train(replace(runs.recipes["gtad"], system="gtda"), tmp_path / "out")
+    with pytest.raises(CallError, match="temprature"):
+        pretrain(replace(runs.recipes["clap"], options={"temprature": 1.0}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def without(one: Recipe, **changes) -> Recipe:
+    return replace(one, data=replace(one.data, **changes))
+
+
+CASES: dict[str, tuple[str, dict, type[CuemarkError], str]] = {
+    "no videos": ("tac", {"videos": None}, DataError, r"data\.videos"),
+    "no such folder of videos": ("tac", {"videos": "nowhere"}, VideoError, "'nowhere' does not exist"),
+    "no captions": ("clap", {"captions": "nowhere.json"}, DataError, r"nowhere\.json"),
+    "no truth": ("tac", {"truth": "nowhere.json"}, DataError, r"nowhere\.json"),
+    "no features": ("tsp", {"features": None}, DataError, r"data\.features.*options\.global_feature"),
+    "no features folder": ("tsp", {"features": "nowhere"}, DataError, "nowhere"),
+    "no such subset": ("tac", {"train": ("training2",)}, DataError, "subset 'training2'; the truth has: testing"),
+    "no subset to validate": ("tsp", {"validate": ("valid",)}, DataError, "subset 'valid'"),
+    "features for a localizer": ("gtad", {"features": None}, DataError, r"data\.features"),
+    "features folder for a localizer": ("gtad", {"features": "nowhere"}, DataError, "nowhere"),
+    "features of other videos": ("gtad", {"train": ("trimmed",)}, DataError, "none of the 6 training videos; 'trimmed"),
+    "global features of other videos": ("tsp", {"train": ("trimmed",)}, DataError, "6 videos have no global video"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_missing_is_one_sentence(runs, tmp_path, name):
+    system, changes, kind, text = CASES[name]
+    with pytest.raises(kind, match=text) as caught:
+        (train if system == "gtad" else pretrain)(without(runs.recipes[system], **changes), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / ENCODER_FILE).exists()
+    assert not (tmp_path / "out" / LOCALIZER_FILE).exists()
+
+
+def test_a_missing_video_is_named(runs, tiny_world, tmp_path):
+    for path in sorted(tiny_world.videos.values())[:-1]:
+        (tmp_path / path.name).symlink_to(path)
+    gone = sorted(tiny_world.videos)[-1]
+    with pytest.raises(DataError, match=f"'{gone}'"):
+        pretrain(without(runs.recipes["tsp_none"], videos=str(tmp_path), validate=("validation",)), tmp_path / "out")
+
+
+def test_global_features_of_another_width_are_refused(runs, tiny_world, tmp_path):
+    wide = make_encoder(0)
+    wide.network = type(wide.network)(replace(wide.network.config, width=8)).eval()
+    extract({v: tiny_world.videos[v] for v in ("training_0000",)}, wide, tmp_path / "wide")
+    with pytest.raises(DataError, match="width 64 .* has 32"):
+        pretrain(without(runs.recipes["tsp"], features=str(tmp_path / "wide")), tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------------------------- localizers
+
+
+def test_the_localizer_loads_with_nothing_beside_it(runs, tiny_world, tmp_path):
+    moved = shutil.copy(runs.folder / "gtad" / LOCALIZER_FILE, tmp_path / "alone.safetensors")
+    model = TrainedLocalizer.load(moved)
+    assert model.classes == tuple(labels_of(subset(tiny_world.truth, "training")))
+    assert model.stride == 4
+    assert model.encoder is not None
+    assert model.encoder.weights == runs.features.meta["weights"] == model.features["weights"]
+    assert model.made["missing"] == 0
+    assert model.made["scores"] == runs.results["gtad"].best
+    found = predict(model.network, {"a": runs.features["testing_0000"]})["a"]
+    assert found
+    assert {s.label for s in found} <= set(model.classes)
+
+
+def test_a_localizer_can_be_trained_without_an_encoder(runs, tmp_path):
+    bare = replace(runs.recipes["gtad"], encoder=replace(runs.recipes["gtad"].encoder, start=None))
+    trained, result = train(bare, tmp_path / "bare")
+    assert trained.encoder is None
+    assert TrainedLocalizer.load(tmp_path / "bare" / LOCALIZER_FILE).encoder is None
+    assert result.best["step"] in (2, 3)
+    given, _ = train(bare, tmp_path / "given", VideoEncoder.load(runs.folder / "tac" / ENCODER_FILE))
+    assert given.encoder is not None
+    same = [checkpoint.section(checkpoint.load(tmp_path / n / LOCALIZER_FILE)[0], "network") for n in ("bare", "given")]
+    assert all(torch.equal(same[0][k], same[1][k]) for k in same[0])
+
+
+def test_features_of_another_encoder_are_refused(runs, tmp_path):
+    other = make_encoder(5)
+    with pytest.raises(DataError) as caught:
+        train(runs.recipes["gtad"], tmp_path / "out", other)
+    assert other.weights in str(caught.value)
+    assert runs.features.meta["weights"] in str(caught.value)
+    other.save(tmp_path / "other.safetensors")
+    named = replace(runs.recipes["gtad"].encoder, start=str(tmp_path / "other.safetensors"))
+    with pytest.raises(DataError, match=other.weights):
+        train(replace(runs.recipes["gtad"], encoder=named), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_features_do_not_go_on_with_a_run(runs, tiny_features):
+    with pytest.raises(ModelError, match="other settings"):
+        train(without(replace(runs.recipes["gtad"], encoder=replace(runs.recipes["gtad"].encoder, start=None)),
+                      features=str(tiny_features.folder)), runs.folder / "gtad")
+
+
+def test_names_from_the_encoder(runs, tmp_path):
+    """Its class head becomes the localizer's, whose classes are the same."""
+    names = replace(runs.recipes["gtad"], options=runs.recipes["gtad"].options | {"names": "encoder"})
+    encoder = VideoEncoder.load(runs.folder / "tac" / ENCODER_FILE)
+    trained, _ = train(names, tmp_path)
+    tensors = checkpoint.section(checkpoint.load(tmp_path / LOCALIZER_FILE)[0], "network")
+    rows = [encoder.classes.index(c) for c in trained.classes]
+    heads = [t for k, t in tensors.items() if t.shape == (len(rows), 32)]
+    assert len(heads) == 1
+    assert torch.equal(heads[0], encoder.class_head["weight"][rows])
+
+
+def test_videos_without_features_are_counted(runs, tiny_world, tmp_path):
+    truth = read_truth(tiny_world.folder / "truth.json")
+    truth["extra"] = replace(truth["training_0000"])
+    write_truth(tmp_path / "truth.json", truth)
+    trained, _ = train(without(runs.recipes["gtad"], truth=str(tmp_path / "truth.json")), tmp_path / "out")
+    assert trained.made["missing"] == 1
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own(runs):
+    rows = [(runs.features[v], ()) for v in sorted(runs.features)[:5]]
+    data = FeatureData(rows, batch=2, seed=3)
+    lengths = [f.grid.count for f, _ in rows]
+
+    def drawn(epoch: int, skip: int = 0) -> list[int]:
+        return [int(n) for b in data.epoch(epoch, skip) for n in b.mask.sum(1)]
+
+    assert len(data) == 3
+    assert sorted(drawn(0)) == sorted(drawn(1)) == sorted(lengths)
+    assert drawn(0) == drawn(0)
+    assert len({tuple(drawn(e)) for e in range(6)}) > 1
+    assert drawn(1, skip=1) == drawn(1)[2:]
+    assert training.FeatureData(rows, 8).__len__() == 1
