@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import SMALL_GTAD, make_encoder
 
-from cuemark import checkpoint, training
+from cuemark import checkpoint
 from cuemark.datasets.world import World
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
@@ -157,9 +157,9 @@ def test_another_recipe_does_not_go_on_in_the_folder(runs):
 
 
 def test_unknown_systems(runs, tmp_path):
-    with pytest.raises(CallError, match="unknown objective 'tacc'; did you mean 'tac'. Known: clap, tac, tsp"):
+    with pytest.raises(CallError, match=r"unknown objective 'tacc'; did you mean 'tac'\? Known: clap, tac, tsp"):
         pretrain(replace(runs.recipes["tac"], system="tacc"), tmp_path / "out")
-    with pytest.raises(CallError, match="unknown localizer 'gtda'; did you mean 'gtad'. Known: gtad"):
+    with pytest.raises(CallError, match=r"unknown localizer 'gtda'; did you mean 'gtad'\? Known: gtad"):
         train(replace(runs.recipes["gtad"], system="gtda"), tmp_path / "out")
     with pytest.raises(CallError, match="temprature"):
         pretrain(replace(runs.recipes["clap"], options={"temprature": 1.0}), tmp_path / "out")
@@ -208,7 +208,7 @@ def test_global_features_of_another_width_are_refused(runs, tiny_world, tmp_path
     wide = make_encoder(0)
     wide.network = type(wide.network)(replace(wide.network.config, width=8)).eval()
     extract({v: tiny_world.videos[v] for v in ("training_0000",)}, wide, tmp_path / "wide")
-    with pytest.raises(DataError, match="width 64 .* has 32"):
+    with pytest.raises(DataError, match=r"width 64 .* has 32"):
         pretrain(without(runs.recipes["tsp"], features=str(tmp_path / "wide")), tmp_path / "out")
 
 
@@ -293,4 +293,4 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own(runs):
     assert drawn(0) == drawn(0)
     assert len({tuple(drawn(e)) for e in range(6)}) > 1
     assert drawn(1, skip=1) == drawn(1)[2:]
-    assert training.FeatureData(rows, 8).__len__() == 1
+    assert len(FeatureData(rows, 8)) == 1

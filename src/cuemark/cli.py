@@ -28,6 +28,7 @@ app = App(
     version_flags=["--version"],
     result_action="return_value",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,  # main() says what it means
 )
 evaluate_app = App(name="evaluate", help="Score predictions against truth.")
 app.command(evaluate_app)
@@ -250,14 +251,14 @@ def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None
     if json:
         print(jsonlib.dumps(predictions_json(found)))
         return 1 if failed else 0
-    console = Console()
+    console = _console()
     for name, segments in found.items():
         table = Table("start", "end", "what", "score", title=name, title_justify="left", header_style="bold")
         for s in segments[:top]:
             table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or UNLABELLED, f"{s.score or 0:.3f}")
         console.print(table)
     if out is not None:
-        console.print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
+        print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0
 
 
@@ -284,11 +285,13 @@ def detection(*, truth: Path, predictions: Path, subset: list[str] | None = None
         return
     if json is not None:
         write_json(json, result.to_json())
-    table = Table("", "avg mAP", *(f"@{t:.2f}" for t in result.score.tious), header_style="bold")
-    for name, score in (("predictions", result.score), ("floor (never looks)", result.floor)):
-        if score is not None:
-            table.add_row(name, f"{100 * score.average:.2f}", *(f"{100 * m:.2f}" for m in score.map))
-    Console().print(table)
+    scores = [s for s in (result.score, result.floor) if s is not None]
+    # thresholds below each other: beside each other they do not fit into 80 columns
+    table = Table("mAP at tIoU", *("predictions", "floor (never looks)")[:len(scores)], header_style="bold")
+    for i, tiou in enumerate(result.score.tious):
+        table.add_row(f"{tiou:.2f}", *(f"{100 * score.map[i]:.2f}" for score in scores))
+    table.add_row("average", *(f"{100 * score.average:.2f}" for score in scores), style="bold")
+    _console().print(table)
     if result.missing:
         print(f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed.")
 
@@ -315,6 +318,11 @@ def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html
     report_files(truth, _named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
                  _named(features or [], "--features"), show)
     print(out)
+
+
+def _console() -> Console:
+    """Standard output as it is written: names of files and labels may look like rich's markup."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def _named(words: Sequence[str], option: str) -> dict[str, Path]:

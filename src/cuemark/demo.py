@@ -174,7 +174,7 @@ def _tell_scores(scores: dict[str, DetectionScore], steps: list[tuple[str, float
 
 
 def _tell_moments(path: Path, moments: list[Segment], truth: VideoTruth, best: str) -> None:
-    console = Console()
+    console = Console(markup=False, emoji=False)  # a folder's name may look like rich's markup
     table = Table("start", "end", "what", "score", title=f"One more video through {best.upper()}: {path}",
                   title_justify="left", header_style="bold")
     for s in moments[:5]:

@@ -84,12 +84,14 @@ def blind(training: Truth, videos: Truth, count: int = 100, cells: int = 20) -> 
             if s.label is not None and video.duration > 0:
                 instances.append(Segment(s.start / video.duration, s.end / video.duration))
                 owners.append(names.index(s.label))
+    if not instances:
+        return {vid: [] for vid in videos}
     marks = np.linspace(0, 1, cells + 1)
     spans = np.array([(a, b) for i, a in enumerate(marks) for b in marks[i + 1:]])
     hits = tiou(spans, times(instances)) >= 0.5
     votes = np.stack([hits[:, np.array(owners) == k].sum(1) for k in range(len(names))], axis=1)
     best = np.argsort(-votes, axis=None, kind="stable")[:count]
-    said = [(spans[i // len(names)], names[i % len(names)], votes.flat[i] / max(1, len(instances))) for i in best]
+    said = [(spans[i // len(names)], names[i % len(names)], votes.flat[i] / len(instances)) for i in best]
     return {vid: [Segment(float(a * v.duration), float(b * v.duration), name, float(score))
                   for (a, b), name, score in said if score > 0] for vid, v in videos.items()}
 
@@ -102,7 +104,7 @@ def report_files(truth: str | Path, predictions: Mapping[str, str | Path], out: 
     Args:
         predictions: name of a run -> its file.
         videos: folder of the videos, for thumbnails.
-        subsets: see :func:`evaluate_detection`; by default those that the first run has predictions for.
+        subsets: see :func:`evaluate_detection`; by default those that any run has predictions for.
         features: name of a run -> its features folder.
 
     Raises:

@@ -1,0 +1,458 @@
+"""The command line, in process: exit statuses, what goes where, and one sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+import pytest
+from conftest import SMALL_GTAD
+
+from cuemark import cli, video
+from cuemark.cli import main
+from cuemark.extraction import FeatureFolder
+from cuemark.localization import localize
+from cuemark.localizers import build
+from cuemark.segments import read_predictions, read_truth, write_predictions
+
+DATA = Path(__file__).parent / "data"
+TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_small_predictions.json"
+COMMANDS = ["demo", "world", "pretrain", "train", "extract", "localize", "evaluate detection", "report"]
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def cuemark(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run one command in this process."""
+    def call(*words: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(w) for w in words])
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    return call
+
+
+def complaint(ended: Ended, status: int = 1) -> str:
+    """The one sentence of a command that failed."""
+    assert ended.status == status, ended
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    (line,) = ended.err.splitlines()
+    assert line.startswith("cuemark: ")
+    assert line.endswith(".")
+    return line
+
+
+@pytest.fixture
+def model(tiny_localizer, tmp_path) -> Path:
+    tiny_localizer.save(tmp_path / "localizer.safetensors")
+    return tmp_path / "localizer.safetensors"
+
+
+@pytest.fixture
+def encoder(tiny_encoder, tmp_path) -> Path:
+    tiny_encoder.save(tmp_path / "encoder.safetensors")
+    return tmp_path / "encoder.safetensors"
+
+
+# ---------------------------------------------------------------------------------------------- help and calls
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_and_every_option(cuemark, command):
+    ended = cuemark(*command.split(), "--help")
+    assert (ended.status, ended.err) == (0, "")
+    assert "Examples:" in ended.out
+    assert f"  cuemark {command}" in ended.out.partition("Examples:")[2]
+    assert "\x1b" not in ended.out
+
+
+def test_help_names_every_command(cuemark):
+    for words in ([], ["--help"]):
+        ended = cuemark(*words)
+        assert ended.status == 0
+        for command in COMMANDS:
+            assert command.split()[0] in ended.out
+    assert "detection" in cuemark("evaluate", "--help").out
+
+
+def test_examples_in_help_are_calls_that_parse():
+    for command in COMMANDS:
+        app = cli.app
+        for word in command.split():
+            app = app[word]
+        lines = [line.split() for line in str(app.help_epilogue).splitlines() if line.strip().startswith("cuemark ")]
+        assert lines
+        for line in lines:
+            words = ["--json=-" if w == "--json" and "evaluate" in line else w for w in line[1:]]
+            cli.app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+def test_version(cuemark):
+    assert cuemark("--version") == (0, version("cuemark") + "\n", "")
+
+
+def test_python_m_cuemark():
+    done = subprocess.run([sys.executable, "-m", "cuemark", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.strip()) == (0, version("cuemark"))
+
+
+@pytest.mark.parametrize(("words", "hint"), [
+    (["localise", "a.mp4"], "localize"),
+    (["evaluate", "detecton"], "detection"),
+    (["localize", "a.mp4", "--modle", "b"], "--model"),
+    (["extract", "a.mp4", "--encoder", "e", "--out", "o", "--strid", "4"], "--stride"),
+    (["world", "w", "--triming", "4"], "--trim"),
+])
+def test_what_is_mistyped_is_a_bad_call(cuemark, words, hint):
+    ended = cuemark(*words)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert len(ended.err.splitlines()) == 1
+    assert "did you mean" in ended.err.lower()
+    assert hint in ended.err
+
+
+@pytest.mark.parametrize("words", [
+    ["localize", "a.mp4"], ["pretrain", "world_tac"], ["extract", "a.mp4", "--out", "o"], ["evaluate", "detection"],
+    ["world", "w", "--training", "many"], ["localize", "a.mp4", "--model", "m", "--top", "few"], ["world"],
+    ["world", "w", "--training", "-1"], ["extract", "--encoder", "e", "--out", "o"],
+])
+def test_calls_that_lack_something_or_cannot_be_meant(cuemark, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = cuemark(*words)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert len(ended.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------------------------------- what is missing
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["localize", "a.mp4", "--model", "gone.safetensors"], "gone.safetensors"),
+    (["localize", "a.mp4", "--model", "gone.safetensors", "--out", "p.json", "--json"], "gone.safetensors"),
+    (["extract", "a.mp4", "--encoder", "gone.safetensors", "--out", "features"], "gone.safetensors"),
+    (["pretrain", "gone.toml", "--out", "run"], "gone.toml"),
+    (["pretrain", "world_tac", "--out", "run"], "world/truth.json"),
+    (["train", "world_gtad", "--out", "run", "--set", "data.features=gone"], "gone/features.json"),
+    (["evaluate", "detection", "--truth", "gone.json", "--predictions", str(PREDICTIONS)], "gone.json"),
+    (["evaluate", "detection", "--truth", str(TRUTH), "--predictions", "gone.json", "--json"], "gone.json"),
+    (["evaluate", "detection", "--truth", str(TRUTH), "--predictions", "gone.json", "--json", "s.json"], "gone.json"),
+    (["report", "--truth", str(TRUTH), "--predictions", "a=gone.json"], "gone.json"),
+    (["report", "--truth", str(TRUTH), "--predictions", str(PREDICTIONS), "--videos", "gone"], "gone"),
+])
+def test_a_missing_file_is_one_sentence(cuemark, words, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"'{name}'" in complaint(cuemark(*words))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_videos(cuemark, model, encoder, tmp_path):
+    (tmp_path / "none").mkdir()
+    for words in (["localize", tmp_path / "none", "--model", model],
+                  ["extract", tmp_path / "none", "--encoder", encoder, "--out", tmp_path / "out"]):
+        assert "no video found in" in complaint(cuemark(*words), 2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written(cuemark, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = cuemark("evaluate", "detection", "--truth", TRUTH, "--predictions", PREDICTIONS, "--json",
+                    tmp_path / "file" / "scores.json")
+    assert str(tmp_path / "file") in complaint(ended)
+
+
+# ---------------------------------------------------------------------------------------------- bad videos
+
+
+def bad_videos(folder: Path, good: Path) -> dict[str, Path]:
+    """One of every kind; the name is the file's stem."""
+    folder.mkdir()
+    files = {name: folder / f"{name}.{ending}" for name, ending in
+             (("missing", "mp4"), ("empty", "mp4"), ("text", "mp4"), ("audio", "wav"), ("cut", "mp4"))}
+    files["empty"].write_bytes(b"")
+    files["text"].write_text("this is no video\n" * 100)
+    with av.open(str(files["audio"]), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        for packet in [*stream.encode(sound), *stream.encode(None)]:
+            container.mux(packet)
+    files["cut"].write_bytes(good.read_bytes()[:300])
+    return files
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "audio", "cut"])
+def test_every_bad_video_is_one_sentence_that_names_it(cuemark, model, encoder, tiny_world, tmp_path, kind):
+    path = bad_videos(tmp_path / "bad", tiny_world.videos["training_0004"])[kind]
+    ended = cuemark("localize", path, "--model", model)
+    assert ended.status == 1
+    (sentence,) = [line for line in ended.err.splitlines() if not line.startswith("localizing: ")]
+    assert str(path) in sentence
+    assert sentence.endswith(".")
+    assert "Traceback" not in ended.err
+    ended = cuemark("extract", path, "--encoder", encoder, "--out", tmp_path / "out", "--json")
+    assert ended.status == 1
+    told = json.loads(ended.out)
+    assert (told["done"], list(told["failed"])) == ([], [kind])
+    assert str(path) in told["failed"][kind]
+    assert list((tmp_path / "out").glob("*.npy")) == []
+
+
+def test_a_bad_video_among_good_ones(cuemark, model, tiny_world, tmp_path):
+    bad = bad_videos(tmp_path / "bad", tiny_world.videos["training_0004"])
+    ended = cuemark("localize", bad["empty"], tiny_world.videos["training_0004"], bad["text"], "--model", model,
+                    "--out", tmp_path / "p.json", "--json")
+    assert ended.status == 1
+    assert list(json.loads(ended.out)["results"]) == ["training_0004"]
+    assert list(read_predictions(tmp_path / "p.json")) == ["training_0004"]
+    assert ended.err.count("left out: ") == 2
+
+
+# ---------------------------------------------------------------------------------------------- localize, extract
+
+
+def test_localize_prints_a_table(cuemark, model, tiny_world, tiny_localizer):
+    path = tiny_world.videos["training_0004"]
+    ended = cuemark("localize", path, "--model", model, "--top", 3)
+    assert ended.status == 0
+    expected = localize(path, tiny_localizer)
+    assert "training_0004" in ended.out
+    assert ended.out.count(" s ") == 6
+    for s in expected[:3]:
+        assert f"{s.start:.2f} s" in ended.out
+        assert s.label in ended.out
+
+
+def test_localize_json(cuemark, model, tiny_world, tiny_localizer, tmp_path):
+    path = tiny_world.videos["training_0004"]
+    ended = cuemark("localize", path, "--model", model, "--json", "--out", tmp_path / "p.json")
+    assert ended.status == 0
+    told = json.loads(ended.out)
+    assert told.keys() == {"version", "results", "external_data"}
+    assert list(told["results"]) == ["training_0004"]
+    duration = tiny_world.truth["training_0004"].duration
+    for item in told["results"]["training_0004"]:
+        assert item.keys() == {"segment", "label", "score"}
+        start, end = item["segment"]
+        assert 0 <= start < end <= duration + 1e-6
+        assert item["label"] in tiny_localizer.classes
+        assert 0 <= item["score"] <= 1
+    assert read_predictions(tmp_path / "p.json") == {"training_0004": localize(path, tiny_localizer)}
+    assert json.loads((tmp_path / "p.json").read_text()) == told
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(cuemark, tiny_localizer, tiny_world, tiny_features,
+                                                             tmp_path):
+    """Also the label of proposals without a class, ``[class-agnostic]``."""
+    nameless = build("gtad", SMALL_GTAD | {"names": "none"}, tiny_features.dim, []).eval()
+    replace(tiny_localizer, network=nameless).save(tmp_path / "nameless.safetensors")
+    (tmp_path / "[bold]a[").mkdir()
+    (tmp_path / "[bold]a[" / "[red]x :smile:.mp4").symlink_to(tiny_world.videos["training_0004"])
+    ended = cuemark("localize", tmp_path / "[bold]a[", "--model", tmp_path / "nameless.safetensors", "--top", 2,
+                    "--out", tmp_path / "[bold]a[" / "p.json")
+    assert ended.status == 0
+    assert "[red]x :smile:" in ended.out
+    assert ended.out.count("[class-agnostic]") == 2
+    assert f"segments of 1 videos in {tmp_path / '[bold]a[' / 'p.json'}\n" in ended.out
+
+
+def test_localize_without_an_encoder_inside(cuemark, tiny_localizer, tiny_world, tmp_path):
+    replace(tiny_localizer, encoder=None).save(tmp_path / "bare.safetensors")
+    ended = cuemark("localize", tiny_world.videos["training_0004"], "--model", tmp_path / "bare.safetensors")
+    assert "without an encoder" in complaint(ended)
+
+
+def test_extract(cuemark, encoder, tiny_world, tmp_path):
+    chosen = [tiny_world.videos[v] for v in ("trimmed_0000", "training_0004")]
+    first = cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "out", "--stride", 4, "--json")
+    assert first.status == 0
+    told = json.loads(first.out)
+    folder = FeatureFolder.open(tmp_path / "out")
+    assert (told["done"], told["skipped"], told["failed"]) == (["trimmed_0000", "training_0004"], [], {})
+    assert told["clips"] == sum(folder[v].grid.count for v in folder)
+    assert folder.stride == 4
+    again = cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "out", "--stride", 4)
+    assert (again.status, again.out) == (0, f"{tmp_path / 'out'}: 0 videos extracted, 2 were there, 0 failed\n")
+    other = cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "out", "--stride", 8)
+    assert "'stride': 4" in complaint(other)
+    assert "stride must be" in complaint(
+        cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "new", "--stride", 0), 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_extract_two_videos_of_one_name(cuemark, encoder, tiny_world, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.mp4").symlink_to(tiny_world.videos["trimmed_0000"])
+    ended = cuemark("extract", tmp_path / "a", tmp_path / "b", "--encoder", encoder, "--out", tmp_path / "out")
+    assert "x.mp4' cannot be the name" in complaint(ended, 2)
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"x.mp4"}
+
+
+def test_extract_takes_the_videos_of_a_truth_file(cuemark, encoder, tiny_world, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "v_training_0004.mp4").symlink_to(tiny_world.videos["training_0004"])
+    (tmp_path / "videos" / "another.mp4").symlink_to(tiny_world.videos["trimmed_0000"])
+    ended = cuemark("extract", tmp_path / "videos", "--truth", tiny_world.folder / "truth.json", "--encoder", encoder,
+                    "--out", tmp_path / "out")
+    assert ended.status == 0
+    assert list(FeatureFolder.open(tmp_path / "out")) == ["training_0004"]
+
+
+# ---------------------------------------------------------------------------------------------- evaluate, report
+
+
+def test_the_committed_example_has_the_recorded_figure(cuemark, tmp_path):
+    recorded = json.loads((DATA / "detection_small.json").read_text())
+    words = ["evaluate", "detection", "--truth", TRUTH, "--predictions", PREDICTIONS]
+    printed = cuemark(*words, "--json")
+    assert (printed.status, printed.err) == (0, "")
+    told = json.loads(printed.out)
+    assert told["average_mAP"] == pytest.approx(recorded["average_mAP"], abs=1e-12)
+    assert list(told["mAP"].values()) == pytest.approx(recorded["mAP"], abs=1e-12)
+    assert json.loads(cuemark(*words[:2], "--json", *words[2:]).out) == told
+
+    table = cuemark(*words)
+    assert f"{100 * recorded['average_mAP']:.2f}" in table.out
+    assert all(f"{100 * m:.2f}" in table.out for m in recorded["mAP"])
+    assert max(map(len, table.out.splitlines())) <= 80
+    written = cuemark(*words, "--json", tmp_path / "new" / "scores.json")
+    assert written.status == 0
+    assert json.loads((tmp_path / "new" / "scores.json").read_text()) == told
+    assert f"{100 * recorded['average_mAP']:.2f}" in written.out
+
+
+def test_evaluate_says_what_is_missing_and_shows_the_floor(cuemark, tiny_world, tmp_path):
+    truth = read_truth(tiny_world.folder / "truth.json")
+    found = {v: [replace(s, score=1.0) for s in truth[v].annotations] for v in ("testing_0000", "testing_0001")}
+    write_predictions(tmp_path / "p.json", found)
+    words = ["evaluate", "detection", "--truth", tiny_world.folder / "truth.json", "--predictions", tmp_path / "p.json"]
+    ended = cuemark(*words)
+    assert "floor (never looks)" in ended.out
+    assert "1 videos have no prediction, 'testing_0002' first" in ended.out
+    assert json.loads(cuemark(*words, "--json").out)["missing_videos"] == ["testing_0002"]
+    assert "subset 'tset'" in complaint(cuemark(*words, "--subset", "tset"))
+
+
+def test_swapped_files_are_told(cuemark):
+    ended = cuemark("evaluate", "detection", "--truth", PREDICTIONS, "--predictions", TRUTH)
+    assert "looks like a prediction file" in complaint(ended)
+
+
+def test_report(cuemark, tmp_path):
+    out = tmp_path / "page.html"
+    ended = cuemark("report", "--truth", TRUTH, "--predictions", f"my run={PREDICTIONS}", "--out", out)
+    assert (ended.status, ended.out.strip()) == (0, str(out))
+    assert "my run" in out.read_text()
+    twice = cuemark("report", "--truth", TRUTH, "--predictions", f"a={PREDICTIONS}", "--predictions", f"a={TRUTH}",
+                    "--out", tmp_path / "second.html")
+    assert "names 'a' twice" in complaint(twice, 2)
+    assert not (tmp_path / "second.html").exists()
+
+
+# ---------------------------------------------------------------------------------------------- world, recipes
+
+
+def test_world(cuemark, tmp_path):
+    ended = cuemark("world", tmp_path / "w", "--trimmed", 1, "--training", 0, "--validation", 0, "--testing", 0,
+                    "--novel", 0, "--workers", 1)
+    assert ended.status == 0
+    assert ended.out.startswith("1 videos in ")
+    assert list(read_truth(tmp_path / "w" / "truth.json")) == ["trimmed_0000"]
+    assert video.probe(tmp_path / "w" / "videos" / "trimmed_0000.mp4").frames > 0
+    other = cuemark("world", tmp_path / "w", "--trimmed", 2, "--workers", 1)
+    assert "holds another world" in complaint(other)
+
+
+@pytest.mark.parametrize(("change", "text"), [
+    ("optim.stepz=3", "did you mean 'optim.steps'"),
+    ("optim", "write section.field=value"),
+    ("=3", "write section.field=value"),
+    ("system.name=tac", "'system' in 'system.name=tac' is a value"),
+    ("optim.lr=-1", "optim.lr must be"),
+])
+def test_settings_that_cannot_be_meant(cuemark, tmp_path, change, text):
+    for command, recipe in (("pretrain", "world_tac"), ("train", "world_gtad")):
+        ended = cuemark(command, recipe, "--out", tmp_path / "run", "--set", change)
+        assert text in complaint(ended, 2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_setting_of_the_wrong_type_is_one_sentence(cuemark, tmp_path):
+    ended = cuemark("pretrain", "world_tac", "--out", tmp_path / "run", "--set", "optim.steps=many")
+    assert ended.status in (1, 2)
+    assert "optim.steps 'many'" in complaint(ended, ended.status)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_and_train(cuemark, tiny_world, tiny_features, tmp_path):
+    truth = f"data.truth={json.dumps(str(tiny_world.folder / 'truth.json'))}"
+    changes = [truth, f"data.videos={json.dumps(str(tiny_world.folder / 'videos'))}", "encoder.network.width=4",
+               "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4", "optim.steps=2"]
+    words = ["pretrain", "world_tac", "--out", tmp_path / "tac", *(w for c in changes for w in ("--set", c))]
+    ended = cuemark(*words, "--json")
+    assert ended.status == 0
+    told = json.loads(ended.out)
+    assert told["checkpoint"] == str(tmp_path / "tac" / "encoder.safetensors")
+    assert (told["steps"], told["skipped_updates"], told["validation"]) == (2, 0, None)
+    assert Path(told["checkpoint"]).exists()
+    assert cuemark(*words).out.startswith(f"{told['checkpoint']}: 2 updates")
+
+    changes = [truth, f"data.features={json.dumps(str(tiny_features.folder))}", "optim.batch=4", "optim.steps=2",
+               *(f"options.{k}={v}" for k, v in SMALL_GTAD.items())]
+    ended = cuemark("train", "world_gtad", "--out", tmp_path / "gtad", *(w for c in changes for w in ("--set", c)))
+    assert ended.status == 0
+    assert ended.out.startswith(f"{tmp_path / 'gtad' / 'localizer.safetensors'}: 2 updates, validation: score ")
+
+
+# ---------------------------------------------------------------------------------------------- how it ends
+
+
+def test_an_interrupted_command_says_that_it_goes_on(cuemark, monkeypatch):
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cuemark.evaluation.evaluate_detection", interrupted)
+    ended = cuemark("evaluate", "detection", "--truth", TRUTH, "--predictions", PREDICTIONS)
+    assert "goes on from here" in complaint(ended, 130)
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("cuemark.evaluation.evaluate_detection", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["evaluate", "detection", "--truth", str(TRUTH), "--predictions", str(PREDICTIONS)])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_reader_that_has_seen_enough():
+    """``cuemark … | head -c 1``: no traceback."""
+    done = subprocess.run(
+        f"{sys.executable} -m cuemark evaluate detection --truth {TRUTH} --predictions {PREDICTIONS} --json | true",
+        shell=True, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
