@@ -46,12 +46,12 @@ from cuemark.segments import Truth, subset, times, tiou, write_json
 from cuemark.text import TextEncoder
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, pretrain, train
 
-VIDEOS = {"trimmed": 320, "training": 128, "validation": 24, "testing": 80, "novel": 24}
+VIDEOS = {"trimmed": 300, "training": 110, "validation": 16, "testing": 64, "novel": 16}
 QUICK = {"trimmed": 40, "training": 24, "validation": 8, "testing": 16, "novel": 8}
 STRIDE = 4
 ENCODERS: dict[str, tuple[str, list[str]]] = {
     "TAC, trimmed": ("tac", []),
-    "TAC, untrimmed": ("tac", ['data.train=["training"]', "optim.lr=0.05", "optim.lr_heads=0.02", "optim.steps=300",
+    "TAC, untrimmed": ("tac", ['data.train=["training"]', "optim.lr=0.05", "optim.lr_heads=0.02", "optim.steps=220",
                                 "encoder.sampling.short=centre"]),
     "TSP": ("tsp", []),
     "TSP without GVF": ("tsp", ["options.global_feature=none"]),

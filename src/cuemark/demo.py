@@ -40,7 +40,7 @@ T = TypeVar("T")
 STRIDE = 4
 """Frames at 15 fps between clips: instances of half a second need features that are closer than a clip is long."""
 SYSTEMS = ("tac", "tsp", "clap")
-SMALL = {"trimmed": 240, "training": 96, "validation": 16, "testing": 48, "novel": 0}
+SMALL = {"trimmed": 300, "training": 100, "validation": 16, "testing": 48, "novel": 0}
 """Videos of the demo's world."""
 
 
