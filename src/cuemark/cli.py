@@ -28,6 +28,7 @@ app = App(
     version_flags=["--version"],
     result_action="return_value",
     help_format="plaintext",
+    default_parameter=Parameter(negative_iterable=()),
     suppress_keyboard_interrupt=False,  # main() says what it means
 )
 evaluate_app = App(name="evaluate", help="Score predictions against truth.")
@@ -85,9 +86,12 @@ def demo(out: Path = Path("demo"), *, seed: int = 0, open_report: bool = True) -
 
     Parameters
     ----------
-    out: Folder for videos, checkpoints and report.html; run again to go on where it stopped.
-    seed: Of the world and of every training.
-    open_report: Open the report in a browser where there is a display.
+    out
+        Folder for videos, checkpoints and report.html; run again to go on where it stopped.
+    seed
+        Of the world and of every training.
+    open_report
+        Open the report in a browser where there is a display.
     """
     from cuemark.demo import tell
 
@@ -103,14 +107,22 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
 
     Parameters
     ----------
-    out: Folder for videos/, truth.json, captions.json and world.json.
-    seed: Of everything in it.
-    trimmed: Clips that one action fills, for TAC.
-    training: Untrimmed videos to train on.
-    validation: Untrimmed videos that choose the weights.
-    testing: Untrimmed videos nothing sees before the score; held-out combinations are among them.
-    novel: Untrimmed videos of actions that are in no other subset.
-    workers: Processes that draw and encode.
+    out
+        Folder for videos/, truth.json, captions.json and world.json.
+    seed
+        Of everything in it.
+    trimmed
+        Clips that one action fills, for TAC.
+    training
+        Untrimmed videos to train on.
+    validation
+        Untrimmed videos that choose the weights.
+    testing
+        Untrimmed videos nothing sees before the score; held-out combinations are among them.
+    novel
+        Untrimmed videos of actions that are in no other subset.
+    workers
+        Processes that draw and encode.
     """
     from cuemark.datasets.world import WorldConfig, make
     from cuemark.progress import Bar
@@ -132,10 +144,14 @@ def pretrain(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False
 
     Parameters
     ----------
-    recipe: A TOML file, or the name of one that ships with cuemark.
-    out: Folder of the run; the encoder becomes encoder.safetensors in it.
-    set: Change a field of the recipe.
-    json: Print the scores as JSON.
+    recipe
+        A TOML file, or the name of one that ships with cuemark.
+    out
+        Folder of the run; the encoder becomes encoder.safetensors in it.
+    set
+        Change a field of the recipe.
+    json
+        Print the scores as JSON.
     """
     from cuemark.recipe import load_recipe
     from cuemark.training import ENCODER_FILE
@@ -153,10 +169,14 @@ def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -
 
     Parameters
     ----------
-    recipe: A TOML file, or the name of one that ships with cuemark.
-    out: Folder of the run; the localizer becomes localizer.safetensors in it.
-    set: Change a field of the recipe.
-    json: Print the scores as JSON.
+    recipe
+        A TOML file, or the name of one that ships with cuemark.
+    out
+        Folder of the run; the localizer becomes localizer.safetensors in it.
+    set
+        Change a field of the recipe.
+    json
+        Print the scores as JSON.
     """
     from cuemark.recipe import load_recipe
     from cuemark.training import LOCALIZER_FILE
@@ -186,14 +206,22 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
 
     Parameters
     ----------
-    videos: Files, or folders of them.
-    encoder: Encoder checkpoint.
-    out: Features folder: one .npy for each video, and features.json.
-    stride: Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips.
-    truth: Take the videos of this truth file, under the names it has for them.
-    batch: Clips encoded at a time.
-    bf16: Compute in bf16, where the hardware does.
-    json: Print what became of each video as JSON.
+    videos
+        Files, or folders of them.
+    encoder
+        Encoder checkpoint.
+    out
+        Features folder: one .npy for each video, and features.json.
+    stride
+        Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips.
+    truth
+        Take the videos of this truth file, under the names it has for them.
+    batch
+        Clips encoded at a time.
+    bf16
+        Compute in bf16, where the hardware does.
+    json
+        Print what became of each video as JSON.
     """
     from cuemark import extraction, video
     from cuemark.encoders.video_encoder import VideoEncoder
@@ -224,18 +252,21 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
     "cuemark localize match.mp4 --model runs/gtad/localizer.safetensors",
     "cuemark localize videos/ --model runs/gtad/localizer.safetensors --out predictions.json",
 ))
-def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None = None, json: bool = False,
-             bf16: bool = False) -> int:
+def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None = None, json: bool = False) -> int:
     """Find the moments a trained localizer knows in raw videos, in seconds.
 
     Parameters
     ----------
-    videos: Files, or folders of them.
-    model: Localizer checkpoint (the encoder travels inside it).
-    top: Show this many of each video; --out and --json hold all.
-    out: Write all segments to this file, in cuemark's (and ActivityNet's) prediction format.
-    json: Print all segments as JSON instead of a table.
-    bf16: Compute in bf16, where the hardware does.
+    videos
+        Files, or folders of them.
+    model
+        Localizer checkpoint (the encoder travels inside it).
+    top
+        Show this many of each video; --out and --json hold all.
+    out
+        Write all segments to this file, in cuemark's (and ActivityNet's) prediction format.
+    json
+        Print all segments as JSON instead of a table.
     """
     from cuemark import video
     from cuemark.localization import load, localize_all
@@ -245,11 +276,12 @@ def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None
     files = video.expand(videos)
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-    found, failed = localize_all(files, trained, bf16)
-    if out is not None:
-        write_predictions(out, found)
+    found, failed = localize_all(files, trained)
+    told = {"failed": failed} if failed else {}
+    if out is not None and found:
+        write_predictions(out, found, told)
     if json:
-        print(jsonlib.dumps(predictions_json(found)))
+        print(jsonlib.dumps(predictions_json(found, told)))
         return 1 if failed else 0
     console = _console()
     for name, segments in found.items():
@@ -271,10 +303,14 @@ def detection(*, truth: Path, predictions: Path, subset: list[str] | None = None
 
     Parameters
     ----------
-    truth: Truth file (cuemark's, ActivityNet's, or any in that layout).
-    predictions: Prediction file (cuemark's or ActivityNet's).
-    subset: Splits to score; by default those that have predictions, training left out.
-    json: Print JSON, or write it to the file that follows.
+    truth
+        Truth file (cuemark's, ActivityNet's, or any in that layout).
+    predictions
+        Prediction file (cuemark's or ActivityNet's).
+    subset
+        Splits to score; by default those that have predictions, training left out.
+    json
+        Print JSON, or write it to the file that follows.
     """
     from cuemark.evaluation import evaluate_detection
     from cuemark.segments import write_json
@@ -305,13 +341,20 @@ def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html
 
     Parameters
     ----------
-    truth: Truth file.
-    predictions: NAME=FILE for each run.
-    out: The page.
-    videos: Folder of the videos, for thumbnails.
-    subset: Splits to score; by default those that have predictions, training left out.
-    features: NAME=FOLDER of a run's features, for similarity matrices and distances.
-    show: How many videos get a timeline.
+    truth
+        Truth file.
+    predictions
+        NAME=FILE for each run.
+    out
+        The page.
+    videos
+        Folder of the videos, for thumbnails.
+    subset
+        Splits to score; by default those that have predictions, training left out.
+    features
+        NAME=FOLDER of a run's features, for similarity matrices and distances.
+    show
+        How many videos get a timeline.
     """
     from cuemark.evaluation import report_files
 

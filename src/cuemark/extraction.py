@@ -225,7 +225,8 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
                 describe(complete=False)
                 saved = time.monotonic()
             bar.advance(1, f"{result.clips / (time.monotonic() - began):.0f} clips/s")
-    describe(complete=True)
+    if entries:  # a folder of nothing is not described
+        describe(complete=True)
     result.seconds = time.monotonic() - began
     return result
 

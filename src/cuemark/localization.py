@@ -21,7 +21,7 @@ def load(path: str | Path) -> TrainedLocalizer:
     return TrainedLocalizer.load(path)
 
 
-def localize(video: str | Path, model: TrainedLocalizer, bf16: bool = False) -> list[Segment]:
+def localize(video: str | Path, model: TrainedLocalizer) -> list[Segment]:
     """When does what the model knows happen in this video? Segments in seconds, best first.
 
     Raises:
@@ -31,11 +31,11 @@ def localize(video: str | Path, model: TrainedLocalizer, bf16: bool = False) -> 
     if model.encoder is None:
         raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
                          "train it with encoder.start, or localize on extracted features.")
-    features, _ = features_of(video, model.encoder, model.stride, bf16=bf16)
+    features, _ = features_of(video, model.encoder, model.stride, bf16=model.bf16)
     return predict(model.network, {"": features})[""]
 
 
-def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer, bf16: bool = False
+def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer
                  ) -> tuple[Predictions, dict[str, str]]:
     """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing."""
     files = dict(videos) if isinstance(videos, Mapping) else by_name(videos)
@@ -46,7 +46,7 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
     with Bar("localizing", len(files)) as bar:
         for name, path in files.items():
             try:
-                found[name] = localize(path, model, bf16)
+                found[name] = localize(path, model)
             except CuemarkError as error:
                 failed[name] = str(error)
                 say(f"left out: {error}")

@@ -26,6 +26,7 @@ from cuemark.loop import Result, fit
 from cuemark.metrics.detection import detection
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
+from cuemark.progress import say
 from cuemark.recipe import Recipe
 from cuemark.segments import Segment, Truth, labels_of, read_truth, subset
 from cuemark.settings import build
@@ -69,6 +70,8 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     captions: Mapping[str, Sequence[Segment]] = {}
     if recipe.data.captions and getattr(config, "captions", False):
         captions = dense_captions.parse(recipe.data.captions)
+    elif getattr(config, "captions", False):
+        say("no dense captions are given (data.captions): every clip carries its prompt")
     pooled = None
     if model.global_pooling:
         if recipe.data.features is None:
@@ -185,13 +188,16 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     if recipe.data.validate:
         validation = subset(truth, *recipe.data.validate)
         held = {vid: features[vid] for vid in validation if vid in features}
+        if not held:
+            raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
+                            "extract them, or set data.validate = [].")
         validate = _average_map({vid: validation[vid] for vid in held}, held)
     result = fit(
         network, FeatureData(rows, recipe.optim.batch, recipe.seed), recipe.optim, out,
         what=f"training {recipe.system}", seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
         identity={"recipe": recipe.identity(), "weights": features.meta["weights"]},
     )
-    described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip")}
+    described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
     trained = TrainedLocalizer(network, recipe.system, described, encoder,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)})
     trained.save(out / LOCALIZER_FILE)

@@ -307,7 +307,7 @@ class WorldConfig:
     scene_bias: float = 0.6
     """Probability that a video plays in the scene of its (first) class; otherwise in one of the other scenes."""
     trimmed_bias: float = 0.3
-    """The same for trimmed clips: a classifier can cheat there too, but not on most of them, so it learns some motion."""
+    """The same for trimmed clips: a classifier can cheat there too, but not on most, so that it learns some motion."""
     distractors: float = 0.15
     """Probability that another actor glides through the picture all along."""
     two_classes: float = 0.15
@@ -374,8 +374,8 @@ class WorldConfig:
         self._require(bool(self.classes) or not any(getattr(self, s) for s in SUBSETS[:-1]), "classes is empty")
         self._require(bool(self.novel_classes) or not self.novel, "novel_classes is empty, so novel must be 0")
         self._require(self.seed >= 0, "seed must be 0 or more")
-        for name in ("scene_bias", "trimmed_bias", "held_out_share", "distractors", "two_classes", "touching", "strolls",
-                     "background_captions"):
+        for name in ("scene_bias", "trimmed_bias", "held_out_share", "distractors", "two_classes", "touching",
+                     "strolls", "background_captions"):
             self._require(0 <= getattr(self, name) <= 1, f"{name} is a probability, from 0 to 1")
         for name in ("length", "trimmed_length", "instances", "slow", "quick", "narrow", "wide", "glide", "short_side",
                      "actor_size"):

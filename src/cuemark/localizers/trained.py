@@ -47,6 +47,11 @@ class TrainedLocalizer:
         """Frames between the starts of the clips it was trained on."""
         return int(self.features["clip"]["stride"])
 
+    @property
+    def bf16(self) -> bool:
+        """Whether the features it was trained on were computed in bf16; those of a raw video then are too."""
+        return self.features.get("precision") == "bf16"
+
     def fits(self, folder: FeatureFolder) -> None:
         """Refuse features that are not the ones it was trained on (they would give 0 mAP, silently).
 
