@@ -34,6 +34,7 @@ app = App(
 evaluate_app = App(name="evaluate", help="Score predictions against truth.")
 app.command(evaluate_app)
 
+
 def _examples(*lines: str) -> str:
     return "\n".join(("Examples:", *(f"  {line}" for line in lines), ""))
 

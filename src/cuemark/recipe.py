@@ -76,13 +76,18 @@ class Recipe:
     """Threads that decode ahead."""
     budget_gb: float = 2.0
     """Decoded videos are kept in memory up to this many gigabytes."""
+    checkpoint_every: int = 100
+    """Updates between checkpoints that a stopped run goes on from."""
+    tensorboard: bool = False
+    """Write for TensorBoard too (``pip install "cuemark[track]"``)."""
 
     def to_json(self) -> dict[str, Any]:
         return read_back(asdict(self))
 
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same run: all but how many threads and how much memory they take."""
-        return {k: v for k, v in self.to_json().items() if k not in ("workers", "budget_gb")}
+        """What makes two runs the same run: all but how it is worked at."""
+        beside = ("workers", "budget_gb", "checkpoint_every", "tensorboard")
+        return {k: v for k, v in self.to_json().items() if k not in beside}
 
 
 def load_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:

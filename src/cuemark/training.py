@@ -101,6 +101,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     result = fit(
         model, clip_data(training, learning=True), recipe.optim, out, what=f"pre-training {recipe.system}",
         seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
+        checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
         identity={"recipe": recipe.identity(), "start": start.weights if start else None},
     )
     head = getattr(model, "class_head", None)
@@ -195,6 +196,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     result = fit(
         network, FeatureData(rows, recipe.optim.batch, recipe.seed), recipe.optim, out,
         what=f"training {recipe.system}", seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
+        checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
         identity={"recipe": recipe.identity(), "weights": features.meta["weights"]},
     )
     described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
