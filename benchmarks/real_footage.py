@@ -70,14 +70,14 @@ def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: P
     found: dict[str, Predictions] = {}
     folders: dict[str, FeatureFolder] = {}
     for system in SYSTEMS:
-        paths = {"data.truth": out / "truth.json", "data.videos": folder}
+        paths: dict[str, Path | str] = {"data.truth": out / "truth.json", "data.videos": folder}
         extra = ['data.train=["training"]', "data.validate=[]", 'encoder.sampling.short="centre"', *changes]
         if system != "tac":
             paths["encoder.start"] = out / "tac" / ENCODER_FILE
         if system == "tsp":
             paths["data.features"] = out / "tac/features"
-        if system == "clap" and captions is not None:
-            paths["data.captions"] = captions
+        if system == "clap":  # without captions every clip carries its prompt
+            paths["data.captions"] = captions or ""
         told = [f"{k}={json.dumps(str(v))}" for k, v in paths.items()] + extra
         if not (out / system / ENCODER_FILE).exists():
             pretrain(load_recipe(f"world_{system}", told), out / system)
