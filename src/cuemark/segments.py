@@ -5,8 +5,8 @@ one schema, a superset of ActivityNet's (design: "One JSON schema"), so that eva
 no model:
 
     truth        {"version", "database": {id: {"subset", "duration", "fps"?, "annotations":
-                     [{"segment": [start, end], "label"?, "label_id"?, "sentence"?, "score"?}]}}, "taxonomy"}
-    predictions  {"version", "results": {id: [{"segment", "label", "score", "query"?}]}, "external_data"}
+                     [{"segment": [start, end], "label"?, "label_id"?, "sentence"?, "score"?, "id"?}]}}, "taxonomy"}
+    predictions  {"version", "results": {id: [{"segment", "label", "score", "query"?, "id"?}]}, "external_data"}
 
 Rules on reading, the same everywhere: a segment with NaN or with its end before its start is refused, naming file,
 video and position; zero length is kept (it exists in official truth); an end beyond the video is kept as written
@@ -15,6 +15,7 @@ video and position; zero length is kept (it exists in official truth); an end be
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
@@ -50,11 +51,14 @@ class Segment:
     """What a person wrote about this stretch (a dense caption, a description)."""
     query: str | None = None
     """The sentence that was asked, for answers to a query."""
+    id: str | None = None
+    """What its file calls this annotation, or the query that it answers."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "end", "score"):  # numpy's numbers become Python's, which JSON can write
-            if (value := getattr(self, name)) is not None and type(value) is not float:
-                object.__setattr__(self, name, float(value))
+        if type(self.start) is not float or type(self.end) is not float or type(self.score) is not float:
+            for name in ("start", "end", "score"):  # numpy's numbers become Python's, which JSON can write
+                if (value := getattr(self, name)) is not None and type(value) is not float:
+                    object.__setattr__(self, name, float(value))
         if not (math.isfinite(self.start) and math.isfinite(self.end)):
             raise ValueError(f"segment times must be finite numbers of seconds, got [{self.start}, {self.end}]")
         if self.end < self.start:
@@ -89,6 +93,26 @@ class VideoTruth:
     annotations: tuple[Segment, ...] = ()
     subset: str = "training"
     fps: float | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moments:
+    """One sentence asked of one video, and what answers it: the truth of a query, or a prediction for it."""
+
+    id: str
+    video: str
+    query: str
+    windows: tuple[Segment, ...]
+    """The moments; of predictions best first, each with its ``score``."""
+    duration: float | None = None
+    """Seconds of the video, where it is told."""
+    saliency: np.ndarray | None = None
+    """How well clips answer: of truth ``(n, raters)`` for the ``n`` clips named in ``clips``; of predictions ``(T,)``
+    for the video's clips in order."""
+    clips: np.ndarray | None = None
+    """``(n,)`` integers: which clips people rated; clip ``i`` begins at ``i * step``."""
+    step: float = 2.0
+    """Seconds of a clip."""
 
 
 Truth = dict[str, VideoTruth]
@@ -140,12 +164,38 @@ def subset(truth: Truth, *names: str) -> Truth:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read_json(path: str | Path, what: str) -> Any:
-    """Parse a JSON file; every failure is a :class:`DataError` that names ``what``, the file and the place."""
-    path = Path(path)
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Leave the garbage collector out of a block that makes a million objects and no cycles.
+
+    It would walk all of them again and again: reading a million predictions takes half the time without.
+    """
+    was = gc.isenabled()
+    gc.disable()
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def read_json(path: str | Path, what: str, unique: bool = False) -> Any:
+    """Parse a JSON file; every failure is a :class:`DataError` that names ``what``, the file and the place.
+
+    ``unique`` refuses an object that has a key twice, of which only the last would be read.
+    """
+    path = Path(path)
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for i, (key, _) in enumerate(pairs) if any(key == k for k, _ in pairs[:i]))
+            raise DataError(f"'{path}' has the key {_short(twice)} twice in one object; a {what} file has each once.")
+        return found
+
+    try:
+        with open(path, encoding="utf-8-sig") as file, uncollected():  # a byte order mark is common and means nothing
+            return json.load(file, object_pairs_hook=once if unique else None)
     except FileNotFoundError:
         raise DataError(f"{what} file '{path}' does not exist; check the path.") from None
     except IsADirectoryError:
@@ -159,17 +209,40 @@ def read_json(path: str | Path, what: str) -> Any:
         raise DataError(f"'{path}' cannot be read as a {what} file: {error}.") from None
 
 
-def _segment(item: Any, where: str, **fields: Any) -> Segment:
+Inverted = Callable[[str, str], None]
+"""Told of a segment that ends before it starts, which is then left out: file, video and position; what is wrong."""
+
+
+def _segment(item: Any, where: str, inverted: Inverted | None, **fields: Any) -> Segment | None:
     """One ``{"segment": [start, end], …}`` item of a file; ``where`` names file, video and position."""
     try:
         start, end = item["segment"]
         if not isinstance(item["segment"], list):
             raise TypeError
-        return Segment(float(start), float(end), **fields)  # G-TAD's THUMOS file has its times as strings
+        a, b = float(start), float(end)  # G-TAD's THUMOS file has its times as strings
+        if inverted is not None and math.isfinite(a) and math.isfinite(b) and b < a:
+            inverted(where, f"ends before it starts: [{a:g}, {b:g}]")
+            return None
+        return Segment(a, b, **fields)
     except (TypeError, KeyError):
         raise DataError(f'{where}: expected an object with "segment": [start, end], got {_short(item)}.') from None
     except (ValueError, OverflowError) as error:
         raise DataError(f"{where}: {error}; mend or remove this segment.") from None
+
+
+def _plain(item: Any) -> Segment | None:
+    """A prediction that has nothing to mend, as nearly all have; None: look closer.
+
+    A file may hold a million of them, and this takes a third of the time.
+    """
+    if type(item) is not dict or len(item) != 3:
+        return None
+    span, label, score = item.get("segment"), item.get("label"), item.get("score")
+    if (type(span) is list and len(span) == 2 and type(span[0]) is float and type(span[1]) is float
+            and span[0] <= span[1] and type(label) is str and label != UNLABELLED and type(score) is float
+            and math.isfinite(span[0]) and math.isfinite(span[1])):
+        return Segment(span[0], span[1], label, score)
+    return None
 
 
 def _short(item: Any) -> str:
@@ -193,13 +266,21 @@ def _items(value: Any, where: str) -> list[Any]:
     return value
 
 
-def read_truth(path: str | Path) -> Truth:
+@uncollected()
+def read_truth(path: str | Path, *, subset: str = "training", inverted: Inverted | None = None, unique: bool = False,
+               length: Callable[[str, list[Segment]], float] | None = None) -> Truth:
     """Read a truth file: cuemark's, ActivityNet's, or any in that layout (ActionFormer, OpenTAD, G-TAD).
+
+    Args:
+        subset: the split of videos that name none.
+        inverted: told of each segment that ends before it starts, which is left out; None: such a file is refused.
+        unique: refuse a file that has a video twice, of which only the last would be read.
+        length: seconds of a video that does not tell, from its id and its segments; None: the last annotated second.
 
     Raises:
         DataError: naming the file, the video and the position of what is wrong.
     """
-    data = read_json(path, "truth")
+    data = read_json(path, "truth", unique)
     if not isinstance(data, dict) or not isinstance(data.get("database"), dict):
         hint = " (it looks like a prediction file)" if isinstance(data, dict) and "results" in data else ""
         raise DataError(f"'{path}' has no \"database\" object{hint}; a truth file is "
@@ -212,30 +293,37 @@ def read_truth(path: str | Path) -> Truth:
         annotations = []
         for i, item in enumerate(_items(entry.get("annotations", []), where)):
             at = f"{where}, annotation {i}"
-            annotations.append(_segment(
-                item, at,
+            annotation = _segment(
+                item, at, inverted,
                 label=_optional(item, "label", str, at),
                 score=_optional(item, "score", float, at),
                 sentence=_optional(item, "sentence", str, at),
                 query=_optional(item, "query", str, at),
-            ))
+                id=_optional(item, "id", str, at),
+            )
+            if annotation is not None:
+                annotations.append(annotation)
         duration = _optional(entry, "duration", float, where)
-        if duration is None:  # some THUMOS files leave it out: the last annotated second is all that is known
-            duration = max((s.end for s in annotations), default=0.0)
+        if duration is None:  # some THUMOS files leave it out
+            last = max((s.end for s in annotations), default=0.0)
+            duration = length(str(vid), annotations) if length is not None else last
         if not (math.isfinite(duration) and duration >= 0):
             raise DataError(f'{where}: "duration" must be a number of seconds, got {duration}.')
-        truth[str(vid)] = VideoTruth(duration, tuple(annotations), str(entry.get("subset") or "training"),
+        truth[str(vid)] = VideoTruth(duration, tuple(annotations), str(entry.get("subset") or subset),
                                      _optional(entry, "fps", float, where))
     return truth
 
 
-def read_predictions(path: str | Path) -> Predictions:
+@uncollected()
+def read_predictions(path: str | Path, *, inverted: Inverted | None = None, unique: bool = False) -> Predictions:
     """Read a prediction file (cuemark's or ActivityNet's). Order is kept: evaluators break ties by it.
+
+    ``inverted`` and ``unique`` are those of :func:`read_truth`.
 
     Raises:
         DataError: naming the file, the video and the position of what is wrong.
     """
-    data = read_json(path, "prediction")
+    data = read_json(path, "prediction", unique)
     if not isinstance(data, dict) or not isinstance(data.get("results"), dict):
         hint = " (it looks like a truth file)" if isinstance(data, dict) and "database" in data else ""
         raise DataError(f"'{path}' has no \"results\" object{hint}; a prediction file is "
@@ -245,15 +333,21 @@ def read_predictions(path: str | Path) -> Predictions:
         where = f"'{path}', video '{vid}'"
         found = []
         for i, item in enumerate(_items(items, where)):
+            if (segment := _plain(item)) is not None:
+                found.append(segment)
+                continue
             at = f"{where}, prediction {i}"
             label = _optional(item, "label", str, at)
-            found.append(_segment(
-                item, at,
+            segment = _segment(
+                item, at, inverted,
                 label=None if label == UNLABELLED else label,
                 score=_optional(item, "score", float, at),
                 sentence=_optional(item, "sentence", str, at),
                 query=_optional(item, "query", str, at),
-            ))
+                id=_optional(item, "id", str, at),
+            )
+            if segment is not None:
+                found.append(segment)
         predictions[str(vid)] = found
     return predictions
 
@@ -298,7 +392,7 @@ def _entry(segment: Segment, ids: Mapping[str, int] | None = None) -> dict[str, 
         entry["label"] = segment.label
         if ids is not None:
             entry["label_id"] = ids[segment.label]
-    for key in ("score", "sentence", "query"):
+    for key in ("score", "sentence", "query", "id"):
         if (value := getattr(segment, key)) is not None:
             entry[key] = value
     return entry

@@ -69,7 +69,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
         raise DataError("pre-training reads videos; name their folder in the recipe: data.videos.")
     captions: Mapping[str, Sequence[Segment]] = {}
     if recipe.data.captions and getattr(config, "captions", False):
-        captions = dense_captions.parse(recipe.data.captions)
+        captions = {vid: video.annotations for vid, video in dense_captions.parse(recipe.data.captions).items()}
     elif getattr(config, "captions", False):
         say("no dense captions are given (data.captions): every clip carries its prompt")
     pooled = None

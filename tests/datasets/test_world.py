@@ -153,7 +153,9 @@ def test_what_decodes_is_what_was_drawn(tiny):
 
 def test_annotation_files_say_what_the_world_says(tiny):
     assert activitynet.parse(tiny.folder / "truth.json") == tiny.truth
-    assert captions.parse(tiny.folder / "captions.json") == tiny.captions
+    told = captions.parse(tiny.folder / "captions.json")
+    assert {vid: list(video.annotations) for vid, video in told.items()} == tiny.captions
+    assert all(told[vid].duration == tiny.truth[vid].duration for vid in told)
     assert {v.subset for v in tiny.truth.values()} == set(world.SUBSETS)
     assert tiny.captions.keys() == {s.id for s in tiny.scenarios if s.subset != "trimmed"}
 

@@ -866,7 +866,8 @@ def make(config: WorldConfig, folder: str | Path, workers: int = 1,
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    captions.write(folder / "captions.json", world.captions, {vid: v.duration for vid, v in world.truth.items()})
+    captions.write(folder / "captions.json", {vid: VideoTruth(world.truth[vid].duration, tuple(told))
+                                              for vid, told in world.captions.items()})
     write_truth(folder / "truth.json", world.truth, sorted({*config.classes, *config.novel_classes}))
     return world
 
