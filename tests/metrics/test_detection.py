@@ -1,4 +1,4 @@
-"""Detection mAP against the official figures, against a slow obvious implementation, and on cases worked by hand.
+"""Detection measures against official figures, against slow obvious implementations, and on cases worked by hand.
 
 ``python tests/metrics/test_detection.py`` (from the project's root) writes the small committed fixture again.
 """
@@ -17,7 +17,18 @@ import pytest
 from conftest import shared
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import TIOUS, DetectionScore, assign, average_precision, detection
+from cuemark.metrics import detection as module
+from cuemark.metrics.detection import (
+    AMBIGUOUS,
+    TIOUS,
+    DetectionScore,
+    assign,
+    average_precision,
+    detection,
+    recall_at,
+    thumos,
+    zero_shot,
+)
 from cuemark.segments import (
     Predictions,
     Segment,
@@ -96,6 +107,79 @@ def slow_detection(truth: Truth, predictions: Predictions, tious=TIOUS) -> tuple
     return classes, ap
 
 
+def slow_clean(truth: Truth, predictions: Predictions, tious=TIOUS) -> dict[str, list[float]]:
+    """``official=False``: class -> AP at each threshold. No zero lengths, the first of equals first."""
+    truth = {vid: replace(v, annotations=tuple(s for s in v.annotations if s.duration > 0)) for vid, v in truth.items()}
+    found = {}
+    for label in dict.fromkeys(s.label for v in truth.values() for s in v.annotations):
+        rows = [(vid, s) for vid, segments in predictions.items() for s in segments if s.label == label]
+        rows.sort(key=lambda row: -row[1].score)
+        found[label] = []
+        for threshold in tious:
+            free = {(vid, i): s for vid, v in truth.items() for i, s in enumerate(v.annotations) if s.label == label}
+            positives, hits = len(free), []
+            for vid, p in rows:
+                open_to = [(slow_tiou(p, s), -i) for (w, i), s in free.items() if w == vid and p.duration > 0]
+                best = max(open_to, default=(-1.0, 0))
+                hits.append(best[0] >= threshold)
+                if hits[-1]:
+                    del free[vid, -best[1]]
+            found[label].append(slow_ap(hits, positives))
+    return found
+
+
+def hull_tiou(a: Segment, b: Segment) -> float:
+    """As TH14evalDet and Ego4D's evaluator compute it; nothing shared, nothing met."""
+    inter = min(a.end, b.end) - max(a.start, b.start)
+    return inter / (max(a.end, b.end) - min(a.start, b.start)) if inter > 0 else 0.0
+
+
+def slow_thumos(truth: Truth, predictions: Predictions, label: str, threshold: float) -> float:
+    """AP of one class, video by video as TH14evalDet goes."""
+    positives, flagged = 0, []
+    for vid in sorted({*truth, *predictions}):
+        annotations = truth[vid].annotations if vid in truth else ()
+        real = [s for s in annotations if s.label == label]
+        unclear = [s for s in annotations if s.label == AMBIGUOUS]
+        found = [s for s in predictions.get(vid, []) if s.label == label]
+        found.sort(key=lambda s: (math.isnan(s.score), -s.score))
+        positives += len(real)
+        free = list(range(len(found)))
+        for s in real:
+            if free:
+                best = max(free, key=lambda i: (hull_tiou(s, found[i]), -i))
+                if hull_tiou(s, found[best]) > threshold:
+                    free.remove(best)
+        for i, s in enumerate(found):
+            if i not in free or not any(s.overlap(u) > 0 for u in unclear):
+                flagged.append((s.score, i not in free))
+    flagged.sort(key=lambda f: (math.isnan(f[0]), -f[0]))
+    precisions = [sum(hit for _, hit in flagged[:k + 1]) / (k + 1) for k, (_, hit) in enumerate(flagged) if hit]
+    return sum(precisions) / positives
+
+
+def slow_recall(truth: Truth, predictions: Predictions, k: int, threshold: float, over: str) -> float:
+    recalled: dict[str, list[bool]] = {}
+    for vid, v in truth.items():
+        for label in dict.fromkeys(s.label for s in v.annotations):
+            real = [s for s in v.annotations if s.label == label]
+            found = [(n, s) for n, s in enumerate(predictions.get(vid, [])) if s.label == label]
+            if over == "instances":
+                found.sort(key=lambda f: (math.isnan(f[1].score), -f[1].score))
+            else:
+                found.sort(key=lambda f: (math.isnan(f[1].score), f[1].score, f[0]), reverse=True)
+            for s in real:
+                shown = [p for _, p in found[:k * len(real)]]
+                if over == "instances":
+                    hit = any(hull_tiou(p, s) > threshold for p in shown)
+                else:
+                    hit = any(slow_tiou(p, s) >= threshold for p in shown)
+                recalled.setdefault(label, []).append(hit)
+    if over == "classes":
+        return float(np.mean([np.mean(hits) for hits in recalled.values()]))
+    return float(np.mean([hit for hits in recalled.values() for hit in hits]))
+
+
 # ------------------------------------------------------------------------------------- what is compared
 
 
@@ -158,6 +242,48 @@ def small_case(seed: int = 7) -> tuple[Truth, Predictions]:
     predictions["video_2"].append(Segment(9.0, 9.0, "Kneeling", 0.5))
     predictions["not_in_truth"] = [Segment(1.0, 8.0, "Beer pong", 0.6)]
     return truth, predictions
+
+
+def with_ambiguous(rng: np.random.Generator, truth: Truth) -> Truth:
+    """Every fourth annotation or so is ambiguous, but never all."""
+    unclear = {vid: replace(v, annotations=tuple(replace(s, label=AMBIGUOUS) if rng.uniform() < 0.25 else s
+                                                 for s in v.annotations)) for vid, v in truth.items()}
+    return unclear if any(s.label != AMBIGUOUS for v in unclear.values() for s in v.annotations) else truth
+
+
+def without_nan(predictions: Predictions) -> Predictions:
+    return {vid: [replace(s, score=0.2) if math.isnan(s.score) else s for s in row] for vid, row in predictions.items()}
+
+
+def repeated(truth: Truth, predictions: Predictions, weights) -> tuple[Truth, Predictions]:
+    """What weights mean: video v as often as they say, under other names."""
+    names = {vid: [f"{vid} #{n}" for n in range(int(w))] for vid, w in zip(truth, weights, strict=True)}
+    return ({new: v for vid, v in truth.items() for new in names[vid]},
+            {new: row for vid, row in predictions.items() for new in names.get(vid, [vid])})
+
+
+def weighed_case(seed: int) -> tuple[Truth, Predictions, np.ndarray]:
+    """A case in which scores are tied between videos at most, and weights for its videos: some 0, some several."""
+    rng = np.random.default_rng(seed)
+    truth, predictions = coarse_case(rng)
+    truth = with_ambiguous(rng, {**truth, **{f"w{v}": VideoTruth(12.0, tuple(
+        Segment(float(a), float(a + rng.integers(1, 6)), str(rng.choice(["a", "b", "rare"]))) for a in
+        rng.integers(0, 6, rng.integers(0, 4)))) for v in range(4)}})
+    for vid in [*truth, "stranger"]:
+        row = list(predictions.get(vid, []))
+        for s in truth[vid].annotations if vid in truth else ():
+            row += [Segment(s.start, s.end + float(rng.uniform(0, 2)), s.label, 0.0) for _ in range(2)]
+        scores = rng.permutation(2 * len(row) + 1)
+        predictions[vid] = [replace(s, score=float(score)) for s, score in zip(row, scores)]
+    weights = rng.integers(0, 4, len(truth)).astype(float)
+    if not any(s.label not in (None, AMBIGUOUS) for w, v in zip(weights, truth.values()) if w for s in v.annotations):
+        weights[:] = 2
+    return truth, predictions, weights
+
+
+def same_figures(a: dict[str, float], b: dict[str, float]) -> None:
+    assert list(a) == list(b)
+    np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=0, atol=1e-10)
 
 
 def validation_truth() -> Truth:
@@ -245,6 +371,122 @@ def test_equals_the_slow_implementation_where_truths_crowd(seed: int):
     truth, predictions = crowded_case(np.random.default_rng(seed))
     _, ap = slow_detection(truth, predictions)
     np.testing.assert_allclose(detection(truth, predictions).ap, ap, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_comparing_pairs_in_small_parts_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch):
+    truth, predictions = crowded_case(np.random.default_rng(seed))
+    before = [detection(truth, predictions).ap, thumos(truth, predictions).ap, recall_at(truth, predictions).recall]
+    monkeypatch.setattr(module, "PAIRS", 7)
+    after = [detection(truth, predictions).ap, thumos(truth, predictions).ap, recall_at(truth, predictions).recall]
+    assert all((a == b).all() for a, b in zip(before, after))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_without_quirks_equals_the_slow_implementation(seed: int):
+    rng = np.random.default_rng(seed)
+    scored = 0
+    for _ in range(25):
+        truth, predictions = coarse_case(rng)
+        predictions = without_nan(predictions)
+        tious = [0.0, 0.1, 0.5, 2 / 3, 1.0]
+        ap = slow_clean(truth, predictions, tious)
+        if not ap:
+            with pytest.raises(DataError, match="no labelled segment"):
+                detection(truth, predictions, tious, official=False)
+            continue
+        score = detection(truth, predictions, tious, official=False)
+        assert list(score.classes) == list(ap)
+        np.testing.assert_allclose(score.ap, list(ap.values()), rtol=0, atol=1e-12)
+        scored += 1
+    assert scored > 10
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_thumos_equals_the_slow_implementation_where_ties_abound(seed: int):
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        truth, predictions = coarse_case(rng)
+        truth = with_ambiguous(rng, truth)
+        tious = [0.0, 0.1, 0.5, 2 / 3, 1.0]
+        score = thumos(truth, predictions, tious)
+        assert AMBIGUOUS not in score.classes
+        slow = [[slow_thumos(truth, predictions, label, t) for t in tious] for label in score.classes]
+        np.testing.assert_allclose(score.ap, slow, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_thumos_equals_the_slow_implementation_where_truths_crowd(seed: int):
+    truth, predictions = crowded_case(np.random.default_rng(seed))
+    tious = [0.3, 0.5, 0.7]
+    slow = [[slow_thumos(truth, predictions, "a", t) for t in tious]]
+    np.testing.assert_allclose(thumos(truth, predictions, tious).ap, slow, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("over", ["instances", "classes"])
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_equals_the_slow_implementation_where_ties_abound(seed: int, over):
+    rng = np.random.default_rng(seed)
+    for _ in range(25):
+        truth, predictions = coarse_case(rng)
+        multiples, tious = (1, 2, 5), [0.0, 0.3, 0.5, 1.0]
+        score = recall_at(truth, predictions, multiples, tious, over)
+        slow = [[slow_recall(truth, predictions, k, t, over) for t in tious] for k in multiples]
+        np.testing.assert_allclose(score.recall, slow, rtol=0, atol=1e-12)
+        assert list(score.figures().values()) == pytest.approx(100 * np.ravel(slow))
+
+
+# ------------------------------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_video_of_weight_w_counts_as_w_videos(seed: int):
+    truth, predictions, weights = weighed_case(seed)
+    more_truth, more_predictions = repeated(truth, predictions, weights)
+    tious = [0.1, 0.3, 0.5, 0.7]
+    for measure in (detection, lambda t, p, i: detection(t, p, i, official=False), thumos,
+                    lambda t, p, i: recall_at(t, p, (1, 3), i),
+                    lambda t, p, i: recall_at(t, p, (1, 3), i, "classes")):
+        score = measure(truth, predictions, tious)
+        assert score.videos == tuple(truth)
+        same_figures(score.figures(weights), measure(more_truth, more_predictions, tious).figures())
+        same_figures(score.figures(np.ones(len(truth))), score.figures())
+        assert all(math.isnan(value) for value in score.figures(np.zeros(len(truth))).values())
+
+
+def test_weights_where_many_are_false_before_a_hit():
+    """Where precision inside a block of hits rises from far below, and far from 1."""
+    rng = np.random.default_rng(5)
+    truth, predictions = crowded_case(rng)
+    truth |= {f"w{i}": VideoTruth(40.0, (Segment(i, i + 10.0, "a"),)) for i in range(8)}
+    predictions |= {f"w{i}": [Segment(i, i + 10.5, "a", rng.uniform()), Segment(30.0, 31.0, "a", rng.uniform())]
+                    for i in range(8)}
+    weights = rng.integers(0, 9, len(truth)).astype(float)
+    for measure in (detection, thumos):
+        same_figures(measure(truth, predictions).figures(weights),
+                     measure(*repeated(truth, predictions, weights)).figures())
+
+
+def test_figures_are_the_plain_numbers_in_percent():
+    truth, predictions = small_case()
+    score = detection(truth, predictions)
+    figures = score.figures()
+    assert list(figures) == [*(f"mAP@{t:.2f}" for t in np.arange(50, 100, 5) / 100), "average mAP"]
+    assert list(figures.values()) == [*(100 * score.map).tolist(), 100 * score.average]
+    assert list(detection(truth, predictions, [0.125, 0.3]).figures()) == ["mAP@0.125", "mAP@0.30", "average mAP"]
+    assert list(score.by_class) == list(score.classes)
+    assert (score.by_class["Kneeling"] == score.ap[score.classes.index("Kneeling")]).all()
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0] * 9, [[1.0] * 8], [-1.0] + [1.0] * 7, [math.nan] + [1.0] * 7])
+def test_weights_must_be_one_for_each_video(weights):
+    truth, predictions = small_case()
+    for score in (detection(truth, predictions), recall_at(truth, predictions)):
+        with pytest.raises(CallError, match="each of the 8 videos"):
+            score.figures(np.array(weights))
+
+
+# ------------------------------------------------------------------------------------- assignment
 
 
 def test_assign_names_the_truth_that_each_prediction_takes():
@@ -350,6 +592,222 @@ def test_labels_outside_the_truth_are_ignored_and_counted():
     assert score.average == 1
     assert score.ignored == {"A": 2, "[class-agnostic]": 1}
     assert score.classes == ("a",)  # the annotation without a label is no class
+
+
+def test_ambiguous_is_background_to_activitynet():
+    truth = one_video(Segment(0, 10, "a"), Segment(50, 60, AMBIGUOUS))
+    hit, there = Segment(0, 10, "a", 0.5), Segment(50, 60, "a", 0.9)
+    assert detection(truth, {"v": [hit]}).classes == ("a",)
+    assert ap_at(0.5, truth, hit, there) == 0.5
+    assert detection(truth, {"v": [Segment(50, 60, AMBIGUOUS, 0.9), hit]}).ignored == {AMBIGUOUS: 1}
+    for measure in (detection, thumos, recall_at):
+        with pytest.raises(DataError, match="no labelled segment"):
+            measure(one_video(Segment(50, 60, AMBIGUOUS)), {})
+
+
+# ------------------------------------------------------------------------------------- without quirks, by hand
+
+
+def clean_at(threshold: float, truth: Truth, *found: Segment) -> float:
+    return detection(truth, {"v": list(found)}, [threshold], official=False).average
+
+
+def test_without_quirks_zero_length_neither_counts_nor_matches():
+    point = one_video(Segment(5, 5, "a"), Segment(20, 30, "a"), Segment(40, 40, "b"))
+    score = detection(point, {"v": [Segment(20, 30, "a", 0.9), Segment(40, 40, "b", 0.9)]}, official=False)
+    assert score.classes == ("a",)
+    assert score.average == 1
+    assert score.ignored == {"b": 1}
+    assert clean_at(0.0, point, Segment(25, 25, "a", 0.9), Segment(20, 30, "a", 0.8)) == 0.5
+
+
+def test_without_quirks_the_first_of_equals_comes_first():
+    truth = one_video(Segment(0, 10, "a"))
+    hit, miss = Segment(0, 10, "a", 0.5), Segment(50, 60, "a", 0.5)
+    assert clean_at(0.5, truth, hit, miss) == 1
+    assert clean_at(0.5, truth, miss, hit) == 0.5
+    early, late = Segment(0, 10, "a"), Segment(2, 12, "a")
+    between, needs_late = Segment(1, 11, "a", 0.9), Segment(2.5, 12.5, "a", 0.8)
+    assert clean_at(0.8, one_video(early, late), between, needs_late) == 1
+    assert clean_at(0.8, one_video(late, early), between, needs_late) == 0.5
+
+
+def test_without_quirks_a_nan_score_is_refused():
+    found = [Segment(0, 10, "a", 0.5), Segment(0, 10, "elsewhere", math.nan)]
+    with pytest.raises(DataError, match=r"video 'v', prediction 1.*NaN"):
+        clean_at(0.5, one_video(Segment(0, 10, "a")), *found)
+
+
+# ------------------------------------------------------------------------------------- THUMOS14, by hand
+
+
+def thumos_at(threshold: float, truth: Truth, *found: Segment) -> float:
+    return thumos(truth, {"v": list(found)}, [threshold]).average
+
+
+def test_thumos_wants_more_than_the_threshold():
+    truth = one_video(Segment(0, 10, "a"))
+    assert thumos_at(0.5, truth, Segment(0, 5, "a", 1.0)) == 0
+    assert thumos_at(0.5, truth, Segment(0, 5.01, "a", 1.0)) == 1
+    assert thumos_at(0.0, truth, Segment(10, 20, "a", 1.0)) == 0
+    assert thumos_at(1.0, truth, Segment(0, 10, "a", 1.0)) == 0
+
+
+def test_thumos_gives_a_truth_its_best_detection_whatever_the_score():
+    truth = one_video(Segment(0, 10, "a"))
+    assert thumos_at(0.5, truth, Segment(0, 8, "a", 0.9), Segment(0, 10, "a", 0.1)) == 0.5
+    assert ap_at(0.5, truth, Segment(0, 8, "a", 0.9), Segment(0, 10, "a", 0.1)) == 1
+
+
+def test_thumos_lets_truths_choose_in_file_order():
+    first, second = Segment(0, 10, "a"), Segment(1, 11, "a")
+    only = [Segment(1, 11, "a", 0.9), Segment(-8, 4, "a", 0.8)]
+    assert thumos_at(0.2, one_video(second, first), *only) == 1  # the other is left for the second, at 4/18
+    assert thumos_at(0.2, one_video(first, second), *only) == 0.5  # it is taken, and the other does not meet the second
+
+
+def test_thumos_has_no_envelope():
+    truth = one_video(Segment(0, 10, "a"), Segment(20, 30, "a"), Segment(40, 50, "a"))
+    found = [Segment(80, 90, "a", 0.9), Segment(0, 10, "a", 0.8), Segment(20, 30, "a", 0.7)]
+    assert thumos_at(0.5, truth, *found) == pytest.approx((1 / 2 + 2 / 3) / 3)
+    assert ap_at(0.5, truth, *found) == pytest.approx((2 / 3 + 2 / 3) / 3)
+
+
+def test_thumos_excuses_what_overlaps_ambiguous():
+    truth = one_video(Segment(0, 10, "a"), Segment(50, 60, AMBIGUOUS))
+    hit = Segment(0, 10, "a", 0.5)
+    assert thumos_at(0.5, truth, Segment(59, 80, "a", 0.9), hit) == 1
+    assert thumos_at(0.5, truth, Segment(60, 80, "a", 0.9), hit) == 0.5  # touching is not overlapping
+    assert thumos_at(0.5, truth, Segment(55, 55, "a", 0.9), hit) == 0.5  # zero length shares no time
+    elsewhere = {"w": [Segment(50, 60, "a", 0.9)], "v": [hit]}
+    assert thumos(truth, elsewhere).average == 0.5  # the stretch of one video excuses none of another
+    covered = one_video(Segment(50, 58, "a"), Segment(50, 60, AMBIGUOUS))
+    assert thumos_at(0.5, covered, Segment(50, 58, "a", 0.9)) == 1  # and a true positive stays one
+
+
+def test_thumos_orders_equal_scores_by_video_and_file():
+    truth = {"b": VideoTruth(100.0, (Segment(0, 10, "x"),)), "a": VideoTruth(100.0)}
+    hit, miss = Segment(0, 10, "x", 0.5), Segment(50, 60, "x", 0.5)
+    assert thumos(truth, {"b": [hit], "a": [miss]}).average == 0.5
+    assert thumos(truth, {"b": [hit], "c": [miss]}).average == 1
+    assert thumos(truth, {"b": [miss, hit]}).average == 0.5
+    assert thumos(truth, {"b": [hit, miss]}).average == 1
+    assert thumos(truth, {"b": [replace(miss, score=math.nan), replace(hit, score=-math.inf)]}).average == 1
+
+
+def test_thumos_of_the_official_annotations():
+    truth: Truth = {}
+    for path in sorted(shared("annotations/thumos14/temporal_annotations_test").glob("*_test.txt")):
+        for line in path.read_text().splitlines():
+            if line.strip():
+                vid, start, end = line.split()
+                old = truth.get(vid, VideoTruth(0.0)).annotations
+                truth[vid] = VideoTruth(0.0, (*old, Segment(float(start), float(end), path.stem.removesuffix("_test"))))
+    said = {vid: [replace(s, score=1.0) for s in v.annotations] for vid, v in truth.items()}
+    score = thumos(truth, said)
+    assert (len(score.classes), len(truth)) == (20, 213)
+    assert score.ignored == {AMBIGUOUS: 99}
+    assert (score.ap == 1).all()
+    assert (detection(truth, said).ap == 1).all()
+    # Guesses at every ambiguous stretch: false positives to one measure, nothing to the other.
+    guess = {vid: row + [replace(s, label=label, score=2.0) for s in truth[vid].annotations if s.label == AMBIGUOUS
+                         for label in ("Diving", "CliffDiving")] for vid, row in said.items()}
+    assert (thumos(truth, guess).ap == 1).all()
+    assert detection(truth, guess).average < 0.99
+
+
+# ------------------------------------------------------------------------------------- recall, by hand
+
+
+def test_recall_looks_at_k_times_as_many_as_there_are():
+    truth = one_video(Segment(0, 10, "a"), Segment(20, 30, "a"), Segment(40, 50, "b"))
+    found = [Segment(0, 10, "a", 0.9), Segment(1, 10, "a", 0.8), Segment(20, 30, "a", 0.7),
+             Segment(80, 90, "b", 0.9), Segment(40, 50, "b", 0.8)]
+    score = recall_at(truth, {"v": found, "w": found}, (1, 2), [0.5])
+    assert score.recall.tolist() == [[1 / 3], [1.0]]  # the third of a is beyond 1 x 2, the second of b beyond 1 x 1
+    assert score.unknown == 5
+    assert score.figures() == pytest.approx({"R@1x,IoU=0.5": 100 / 3, "R@2x,IoU=0.5": 100.0})
+    by_class = score.by_class
+    assert (by_class["a"][0, 0], by_class["b"][0, 0]) == (0.5, 0.0)
+    assert recall_at(truth, {"v": found}, (1,), [0.5], "classes").recall.tolist() == [[0.25]]
+
+
+def test_one_prediction_may_recall_several():
+    truth = one_video(Segment(0, 10, "a"), Segment(0, 11, "a"))
+    assert recall_at(truth, {"v": [Segment(0, 10, "a", 1.0)]}, (1,), [0.5]).recall.tolist() == [[1.0]]
+
+
+def test_recall_at_the_threshold_itself():
+    truth, found = one_video(Segment(0, 10, "a")), {"v": [Segment(0, 5, "a", 1.0)]}
+    assert recall_at(truth, found, (1,), [0.5]).recall.tolist() == [[0.0]]
+    assert recall_at(truth, found, (1,), [0.5], "classes").recall.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("multiples", [(), (0,), (1.5,), (-1,)])
+def test_impossible_multiples(multiples):
+    with pytest.raises(CallError, match="whole numbers from 1"):
+        recall_at(one_video(Segment(0, 10, "a")), {}, multiples)
+
+
+def test_recall_over_something_else():
+    with pytest.raises(CallError, match="'instances' or 'classes', got 'videos'"):
+        recall_at(one_video(Segment(0, 10, "a")), {}, over="videos")
+
+
+# ------------------------------------------------------------------------------------- zero-shot
+
+
+def test_a_split_is_scored_on_its_own_classes_and_videos():
+    truth = {"v": VideoTruth(100.0, (Segment(0, 10, "a"), Segment(20, 30, "b"))),
+             "w": VideoTruth(100.0, (Segment(0, 10, "c"),))}
+    everything = {"v": [Segment(0, 10, "a", 0.5), Segment(20, 30, "b", 0.5), Segment(50, 60, "c", 0.9)],
+                  "w": [Segment(0, 10, "c", 0.5), Segment(50, 60, "a", 0.9)]}
+    score = zero_shot(truth, everything, [["a", "b"], {"c"}, ["a", "c", "gone"]], [0.5])
+    # In the first split w is no test video; in the last it is, and its guess at a comes before the hit.
+    assert [s.average for s in score.splits] == [1, 1, 0.5]
+    assert score.absent == ((), (), ("gone",))
+    assert score.average == pytest.approx(2.5 / 3)
+    assert score.map.tolist() == pytest.approx([2.5 / 3])
+    assert score.figures() == pytest.approx({"mAP@0.50": 250 / 3, "average mAP": 250 / 3})
+    assert score.spread["average mAP"] == pytest.approx(100 * math.sqrt(1 / 12))
+    assert math.isnan(zero_shot(truth, everything, [["a"]]).spread["average mAP"])
+    stranger = {**everything, "stranger": [Segment(0, 1, "b", 0.9), Segment(0, 1, "c", 0.1)]}
+    assert [s.unknown for s in zero_shot(truth, stranger, [["a", "b"], ["a"]]).splits] == [1, 0]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_zero_shot_weights(seed: int):
+    truth, predictions, weights = weighed_case(seed)
+    splits = [[name] for name in sorted({s.label for v in truth.values() for s in v.annotations} - {AMBIGUOUS})]
+    score = zero_shot(truth, predictions, splits)
+    same_figures(score.figures(np.ones(len(truth))), score.figures())
+    more_truth, more_predictions = repeated(truth, predictions, weights)
+    left = [names for names in splits if any(s.label in names for v in more_truth.values() for s in v.annotations)]
+    same_figures(score.figures(weights), zero_shot(more_truth, more_predictions, left).figures())
+    assert all(math.isnan(value) for value in score.figures(np.zeros(len(truth))).values())
+
+
+def test_zero_shot_over_the_published_splits():
+    folder = shared("annotations/zero_shot_splits") / "train50%; test50%" / "ActivityNet1.3" / "test"
+    splits = [path.read_text().split("\n") for path in sorted(folder.glob("split_*.list"))]
+    splits = [[name.strip() for name in names if name.strip()] for names in splits]
+    assert [len(names) for names in splits] == [100] * 10
+    truth = validation_truth()
+    score = zero_shot(truth, as_predictions(truth), splits)
+    assert [len(s.classes) for s in score.splits] == [100] * 10
+    assert score.absent == ((),) * 10
+    assert score.average == 1
+
+
+@pytest.mark.parametrize("splits", [[], [[]], ["abc"]])
+def test_impossible_splits(splits):
+    with pytest.raises(CallError, match="collections of class names"):
+        zero_shot(one_video(Segment(0, 1, "a")), {}, splits)
+
+
+def test_a_split_without_truth_is_refused():
+    with pytest.raises(DataError, match=r"split 2: the truth shows none of its 2 classes.*'b'"):
+        zero_shot(one_video(Segment(0, 1, "a")), {}, [["a"], ["c", "b"]])
 
 
 # ------------------------------------------------------------------------------------- perfect, empty, permuted, bad

@@ -1,18 +1,31 @@
-"""Temporal action detection: mean average precision over tIoU thresholds, as ActivityNet's evaluator counts it.
+"""Temporal action detection: mean average precision over tIoU thresholds, and recall, as the benchmarks count them.
 
-Which labelled segments of untrimmed videos were found, and how well do the scores order them? The measure is that of
-Caba Heilbron et al., "ActivityNet: A Large-Scale Video Benchmark for Human Activity Understanding" (CVPR 2015), in
-the form the yearly challenges fixed: thresholds 0.5, 0.55, … 0.95 and their mean. The released code of BMN, G-TAD,
-P-GCN and DETAD counts the same way; on THUMOS14 the thresholds usually reported are 0.3, 0.4, … 0.7.
+Which labelled segments of untrimmed videos were found, and how well do the scores order them? Four measures:
 
-Conventions
+    :func:`detection`   ActivityNet's, which nearly every paper reports, also on THUMOS14 and HACS
+    :func:`thumos`      TH14evalDet, the older official one of THUMOS14
+    :func:`zero_shot`   the first over splits of the classes into seen and unseen
+    :func:`recall_at`   Recall@kx of Ego4D's Moment Queries
+
+Conventions of all
     * Times are seconds. ``tIoU = |a ∩ b| / |a ∪ b|``.
-    * The classes are the labels of the truth, in order of first appearance. Truth without a label takes no part.
-    * Which videos count is decided by the truth given (``segments.subset``); predictions are never filtered.
+    * The classes are the labels of the truth, in order of first appearance. Truth without a label takes no part, and
+      :data:`AMBIGUOUS` is no class.
+    * Which videos count is decided by the truth given (``segments.subset``); predictions are never filtered. A
+      prediction of a video that the truth lacks is a false positive (counted in ``unknown``).
+    * A prediction whose label is no class of the truth is left out and counted in ``ignored``, which changes no
+      figure. (ActivityNet's program ends with a KeyError, TH14evalDet warns.)
 
-Definition, for one class and one threshold
-    1. Predictions are taken by falling score. Equal scores: the one later in the file first. (This is what the
-       official reversed ``argsort`` does; a NaN score comes before every number.)
+ActivityNet, :func:`detection`
+    The measure of Caba Heilbron et al., "ActivityNet: A Large-Scale Video Benchmark for Human Activity
+    Understanding" (CVPR 2015), in the form the yearly challenges fixed: thresholds 0.5, 0.55, … 0.95 and their mean.
+    The released code of BMN, G-TAD, P-GCN and DETAD counts the same way. For one class and one threshold:
+
+    1. Predictions are taken by falling score. Equal scores: the one later in the file first; a NaN score before every
+       number. (The official code reads an ``argsort`` backwards that is not stable: with many equal scores their order,
+       and with it the figure, is another on another processor. One file of real THUMOS14 detections, a tenth of them
+       tied, gets 45.19, 45.64 or 45.90 at tIoU 0.3 by what the processor can do. Read backwards, a stable sort is what
+       it does with few.)
     2. Each looks at the truths of its own video and class by falling tIoU (equal tIoU: the later truth first) and
        takes the first that is still free, as long as tIoU ``>=`` threshold: a true positive. Unlike in PASCAL VOC it
        may so take its second best. If there is none it is a false positive.
@@ -20,26 +33,73 @@ Definition, for one class and one threshold
        at all points: PASCAL VOC from 2010 on (Everingham et al., "The PASCAL Visual Object Classes Challenge: A
        Retrospective", IJCV 2015), not the older eleven-point mean. A class without predictions has AP 0.
 
-    mAP is the mean of AP over classes, the average mAP the mean of mAP over thresholds.
+    mAP is the mean of AP over classes, the average mAP the mean of mAP over thresholds. Quirks of the official code,
+    kept by ``official=True``:
 
-Edge cases, each as the official code has it
-    * A prediction of a video that the truth lacks is a false positive (counted in ``unknown``).
     * A truth of zero length stays in the count. A prediction of zero length in its video and class matches it at
       every threshold wherever the two lie (0/0 compares as "not below"), and prefers it to any other truth; every
       other tIoU with it is 0.
     * Thresholds are compared as floating point: the ninth of ``TIOUS`` is 0.8999999999999999.
+    * Ambiguous stretches of THUMOS14 are background: what is predicted there is a false positive.
 
-One departure: a prediction whose label is no class of the truth ends the official program with a KeyError; here it
-is left out and counted in ``ignored``, which changes no figure.
+    ``official=False`` is the same definition without what nobody meant: truths of zero length are no positives,
+    predictions of zero length match nothing, of equal scores (and of equal tIoUs) the first in the file comes first,
+    and a NaN score is an error.
+
+THUMOS14, :func:`thumos`
+    TH14evalDet.m of the challenge's evaluation kit (Jiang et al., "THUMOS Challenge: Action Recognition with a Large
+    Number of Classes", 2014). On real predictions it differs from the former by up to 3 points. For one class and
+    threshold, in each video:
+
+    1. Detections stand by falling score; equal scores: in file order. NaN comes last.
+    2. The *truths* choose, in file order (the class's file of annotations; here the order in ``VideoTruth``): each
+       takes the free detection of highest tIoU (equal: the higher score), as long as tIoU ``>`` threshold: a true
+       positive, whatever its score. An earlier truth may so take the only detection of a later one.
+    3. A detection left over that shares any time with an :data:`AMBIGUOUS` stretch of the video is dropped; every
+       other is a false positive.
+
+    All videos' detections then stand by falling score; of equal scores the video of the (alphabetically) lower name
+    first. AP is the sum of the precision at each true positive, divided by the number of truths: no envelope. What
+    has zero length shares no time with anything; it stays in its count and is never matched.
+
+Zero-shot, :func:`zero_shot`
+    The classes are split into seen (trained on) and unseen, several times over: ten random splits of 50 % and of
+    75 % seen classes (Ju et al., "Prompting Visual-Language Models for Efficient Video Understanding", ECCV 2022;
+    also STALE and UnLoc). Only unseen classes are asked for: each split is scored by :func:`detection` on the videos
+    that show any of its unseen classes, with truth and predictions of those classes alone. Reported is the mean over
+    splits. ``spread`` is the standard deviation between them (n - 1).
+
+Ego4D Moment Queries, :func:`recall_at`
+    Recall@kx (Grauman et al., "Ego4D: Around the World in 3,000 Hours of Egocentric Video", CVPR 2022): where a video
+    has x instances of a class, its best k·x predictions of the class are looked at, and an instance is recalled if
+    any of them overlaps it enough; one prediction may recall several. Two programs are in use, and differ:
+
+    * ``over="instances"``: Ego4D's own (episodic-memory, MQ, ``get_retrieval_performance.py``): the share of all
+      instances, whatever their class; tIoU ``>`` threshold. (It reads predictions as they stand in the file, which
+      its own writer sorts by score; here they are sorted, equal scores in file order.)
+    * ``over="classes"``: the ``compute_topkx_recall_detection`` that evaluators in ActionFormer's line carry: recall
+      of every class over its instances, then the mean over classes; tIoU ``>=`` threshold; of equal scores the later
+      in the file first.
+
+    In both 0/0 recalls nothing.
+
+Weights (``figures``)
+    A video that counts w times counts as w videos would that have the same truth and predictions under other names.
+    The copies of a prediction then have equal scores; they are counted one after the other, before or after another
+    prediction of that score as the prediction itself would be. A class all of whose videos weigh 0 is no class;
+    predictions of videos that the truth lacks count once.
 
 Cost: n log n in the number of (prediction, truth) pairs of one video and class; a million predictions take seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -50,11 +110,18 @@ from cuemark.segments import UNLABELLED, Predictions, Truth, times
 TIOUS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 """ActivityNet's thresholds."""
 TIOUS.flags.writeable = False
+AMBIGUOUS = "Ambiguous"
+"""THUMOS14's label for stretches that may or may not show an action: a class to no measure."""
+PAIRS = 1 << 20
+"""So many (prediction, truth) pairs are compared at a time, which bounds memory."""
+
+
+# ---------------------------------------------------------------------------------------------- scores
 
 
 @dataclass(frozen=True, eq=False)
 class DetectionScore:
-    """Average precision of every class at every threshold; all figures are fractions in 0..1, not percent."""
+    """Average precision of every class at every threshold; fractions in 0..1 but for :meth:`figures`."""
 
     tious: NDArray[np.float64]
     """``(T,)`` the thresholds."""
@@ -66,6 +133,9 @@ class DetectionScore:
     """Label that is no class of the truth -> how many predictions carried it and were left out."""
     unknown: int
     """How many of the predictions counted are of videos that the truth lacks (all false positives)."""
+    videos: tuple[str, ...]
+    """The V videos of the truth."""
+    _counted: _Counted = field(repr=False)
 
     @property
     def map(self) -> NDArray[np.float64]:
@@ -77,53 +147,277 @@ class DetectionScore:
         """Mean over classes and thresholds: the challenge's figure."""
         return float(self.map.mean())
 
+    @property
+    def by_class(self) -> dict[str, NDArray[np.float64]]:
+        """Class -> its ``(T,)`` average precision."""
+        return dict(zip(self.classes, self.ap, strict=True))
 
-def detection(truth: Truth, predictions: Predictions, tious: ArrayLike = TIOUS) -> DetectionScore:
-    """Score predictions against truth; the module's docstring is the definition.
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """mAP at every threshold (``mAP@0.50`` …) and ``average mAP``, in percent.
+
+        Args:
+            weights: ``(V,)`` how many times each video counts; None: once. NaN if no truth is left.
+
+        Raises:
+            CallError: there is not one weight for each video.
+        """
+        if weights is None:
+            means = self.map
+        else:
+            ap = self._counted.average_precision(weights_of(weights, self.videos))
+            ap = ap[~np.isnan(ap[:, 0])]
+            means = ap.mean(axis=0) if len(ap) else np.full(len(self.tious), math.nan)
+        row = {f"mAP@{_short(t)}": 100 * float(m) for t, m in zip(self.tious, means, strict=True)}
+        return row | {"average mAP": 100 * float(means.mean())}
+
+
+@dataclass(frozen=True, eq=False)
+class ZeroShotScore:
+    """One :class:`DetectionScore` for each split of the classes, and their mean."""
+
+    splits: tuple[DetectionScore, ...]
+    absent: tuple[tuple[str, ...], ...]
+    """Of each split, the unseen classes that the truth does not show; they take no part."""
+    videos: tuple[str, ...]
+    """The V videos of the truth; a split is scored on those that show one of its classes."""
+    _places: tuple[NDArray[np.int64], ...] = field(repr=False)
+
+    @property
+    def map(self) -> NDArray[np.float64]:
+        """``(T,)`` mean over splits of their mAP, a fraction."""
+        return np.mean([s.map for s in self.splits], axis=0)
+
+    @property
+    def average(self) -> float:
+        """Mean over splits of their average mAP, a fraction."""
+        return float(np.mean([s.average for s in self.splits]))
+
+    @property
+    def spread(self) -> dict[str, float]:
+        """Standard deviation of every figure between splits, in percent points; NaN for a single split."""
+        rows = [s.figures() for s in self.splits]
+        return {name: float(np.std([row[name] for row in rows], ddof=1)) if len(rows) > 1 else math.nan
+                for name in rows[0]}
+
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """Means over splits, named and in percent as those of :class:`DetectionScore`.
+
+        Args:
+            weights: ``(V,)`` how many times each video counts; None: once. A split that they leave without truth is
+                left out of the mean.
+
+        Raises:
+            CallError: there is not one weight for each video.
+        """
+        if weights is None:
+            rows = [s.figures() for s in self.splits]
+        else:
+            each = weights_of(weights, self.videos)
+            rows = [s.figures(each[place]) for s, place in zip(self.splits, self._places, strict=True)]
+        rows = [row for row in rows if not math.isnan(row["average mAP"])]
+        names = self.splits[0].figures()
+        return {name: float(np.mean([row[name] for row in rows])) if rows else math.nan for name in names}
+
+
+@dataclass(frozen=True, eq=False)
+class RecallScore:
+    """Recall@kx of every class, multiple and threshold; fractions in 0..1 but for :meth:`figures`."""
+
+    multiples: tuple[int, ...]
+    """The M values of k."""
+    tious: NDArray[np.float64]
+    """``(T,)`` the thresholds."""
+    classes: tuple[str, ...]
+    """The K labels of the truth, in order of first appearance."""
+    over: Literal["instances", "classes"]
+    ignored: Mapping[str, int]
+    """Label that is no class of the truth -> how many predictions carried it."""
+    unknown: int
+    """How many predictions are of videos that the truth lacks; they change nothing."""
+    videos: tuple[str, ...]
+    """The V videos of the truth."""
+    _recalled: NDArray[np.bool_] = field(repr=False)  # (M, T, m) of every truth
+    _video: NDArray[np.int64] = field(repr=False)  # (m,)
+    _class: NDArray[np.int64] = field(repr=False)  # (m,)
+
+    @property
+    def by_class(self) -> dict[str, NDArray[np.float64]]:
+        """Class -> its ``(M, T)`` recall."""
+        return {name: self._recalled[:, :, self._class == k].mean(axis=2) for k, name in enumerate(self.classes)}
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """``(M, T)`` over all instances, or mean over classes."""
+        return self._mean(np.ones(len(self.videos)))
+
+    def _mean(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        each = weights[self._video]
+        total = np.bincount(self._class, each, len(self.classes))
+        if total.sum() == 0:
+            return np.full(self._recalled.shape[:2], math.nan)
+        if self.over == "classes":
+            each = np.divide(each, total[self._class], out=np.zeros_like(each), where=each > 0)
+            return self._recalled @ each / np.count_nonzero(total)
+        return self._recalled @ each / total.sum()
+
+    def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
+        """``R@kx,IoU=t`` of every multiple and threshold, in percent.
+
+        Args:
+            weights: ``(V,)`` how many times each video counts; None: once. NaN if no truth is left.
+
+        Raises:
+            CallError: there is not one weight for each video.
+        """
+        recall = self.recall if weights is None else self._mean(weights_of(weights, self.videos))
+        return {f"R@{k}x,IoU={t:g}": 100 * float(recall[i, j])
+                for i, k in enumerate(self.multiples) for j, t in enumerate(self.tious)}
+
+
+# ---------------------------------------------------------------------------------------------- the four measures
+
+
+def detection(truth: Truth, predictions: Predictions, tious: ArrayLike = TIOUS, official: bool = True
+              ) -> DetectionScore:
+    """mAP as ActivityNet counts it; the module's docstring is the definition.
 
     Args:
         truth: video id -> what is known about it. Only labelled annotations take part.
         predictions: video id -> scored segments in any order. Order matters only between equal scores.
         tious: thresholds in 0..1, at least one.
+        official: True: number for number what the released evaluator says, with its quirks; False: without them.
+
+    Raises:
+        DataError: the truth has no labelled segment, a prediction has no score, or (not ``official``) it is NaN.
+        CallError: ``tious`` is not a row of numbers in 0..1.
+    """
+    levels = levels_of(tious)
+    real = _Instances.of(truth, zero_length=official)
+    found = _Found.of(predictions, truth, real.classes)
+    if official:
+        order = np.argsort(found.score, kind="stable")[::-1]
+    else:
+        refuse_nan(predictions)
+        order = np.argsort(-found.score, kind="stable")
+    found = found.sorted(order[np.argsort(found.label[order], kind="stable")])
+    overlap = partial(tiou_of, empty=np.inf) if official else _tiou_of_lengths
+    met = pairs(found.span, found.group(real), real.span, real.group, levels.min(), overlap)
+    owners = _choose(*met, len(found.span), len(real.span), levels, later=official)
+    hits = [np.sort(owner[owner < len(found.span)]) for owner in owners]
+    return _score(truth, real, found, levels, hits)
+
+
+def thumos(truth: Truth, predictions: Predictions, tious: ArrayLike = (0.3, 0.4, 0.5, 0.6, 0.7)) -> DetectionScore:
+    """mAP as THUMOS14's TH14evalDet counts it; the module's docstring is the definition.
+
+    Args:
+        truth: video id -> what is known about it; annotations in the order of their files. Those labelled
+            :data:`AMBIGUOUS` excuse the predictions that overlap them.
+        predictions: video id -> scored segments in any order. Order matters only between equal scores.
+        tious: thresholds in 0..1, at least one.
+
+    Raises:
+        DataError: the truth has no labelled segment that is not ambiguous, or a prediction has no score.
+        CallError: ``tious`` is not a row of numbers in 0..1.
+    """
+    levels = levels_of(tious)
+    real = _Instances.of(truth)
+    found = _Found.of(predictions, truth, real.classes)
+    rank = {name: i for i, name in enumerate(sorted(predictions))}
+    names = np.repeat(np.array([rank[name] for name in predictions], np.int64),
+                      np.array([len(row) for row in predictions.values()], np.int64))[found.position]
+    found = found.sorted(np.lexsort((names, -found.score, found.label)))  # stable, and NaN last
+
+    more = np.nextafter(levels, np.inf)  # ``> t`` is ``>=`` the next number
+    met = pairs(real.span, real.group, found.span, found.group(real), more.min(), _tiou_of_hull)
+    owners = _choose(*met, len(real.span), len(found.span), more, later=False)
+    hits = [np.flatnonzero(owner < len(real.span)) for owner in owners]
+
+    unclear = [(i, s) for i, v in enumerate(truth.values()) for s in v.annotations if s.label == AMBIGUOUS]
+    excused = np.zeros(len(found.span), bool)
+    meets, _, _ = pairs(found.span, found.video, times([s for _, s in unclear]),
+                        np.array([i for i, _ in unclear], np.int64), np.nextafter(0, 1), _tiou_of_hull)
+    excused[meets] = True
+    return _score(truth, real, found, levels, hits, excused)
+
+
+def zero_shot(truth: Truth, predictions: Predictions, splits: Sequence[Collection[str]], tious: ArrayLike = TIOUS,
+              official: bool = True) -> ZeroShotScore:
+    """:func:`detection` of unseen classes, over splits of the classes; the module's docstring is the definition.
+
+    Args:
+        truth: video id -> what is known about it: all classes.
+        predictions: video id -> scored segments; of each split only those of its unseen classes are counted.
+        splits: the unseen classes of each split, by name.
+        tious: thresholds in 0..1, at least one.
+        official: as in :func:`detection`.
+
+    Raises:
+        DataError: the truth shows no class of a split, or a prediction has no score.
+        CallError: there is no split, or ``tious`` is not a row of numbers in 0..1.
+    """
+    if not splits or any(isinstance(names, str) or not names for names in splits):
+        raise CallError("splits must be one or more collections of class names, each with the unseen classes of one "
+                        "split.")
+    place = {vid: i for i, vid in enumerate(truth)}
+    scores, absent, places = [], [], []
+    for n, names in enumerate(splits):
+        unseen = frozenset(names)
+        asked = {vid: replace(v, annotations=kept) for vid, v in truth.items()
+                 if (kept := tuple(s for s in v.annotations if s.label in unseen))}
+        if not asked:
+            raise DataError(f"split {n + 1}: the truth shows none of its {len(unseen)} classes, of which one is "
+                            f"'{min(unseen)}'; check their names and the subset chosen.")
+        answers = {vid: [s for s in row if s.label in unseen] for vid, row in predictions.items()
+                   if vid in asked or vid not in truth}
+        scores.append(detection(asked, answers, tious, official))
+        absent.append(tuple(sorted(unseen - {s.label for v in asked.values() for s in v.annotations})))
+        places.append(np.array([place[vid] for vid in asked]))
+    return ZeroShotScore(tuple(scores), tuple(absent), tuple(truth), tuple(places))
+
+
+def recall_at(truth: Truth, predictions: Predictions, multiples: Sequence[int] = (1, 3, 5),
+              tious: ArrayLike = (0.1, 0.2, 0.3, 0.4, 0.5), over: Literal["instances", "classes"] = "instances"
+              ) -> RecallScore:
+    """Recall@kx of Ego4D's Moment Queries; the module's docstring is the definition.
+
+    Args:
+        truth: video id -> what is known about it. Only labelled annotations take part.
+        predictions: video id -> scored segments in any order. Order matters only between equal scores.
+        multiples: the values of k: of a class with x instances in a video, k·x predictions are looked at.
+        tious: thresholds in 0..1, at least one.
+        over: ``instances`` as Ego4D's evaluator pools them, or ``classes`` for a mean over classes.
 
     Raises:
         DataError: the truth has no labelled segment, or a prediction has no score.
-        CallError: ``tious`` is not a row of numbers in 0..1.
+        CallError: ``multiples`` are not whole numbers from 1 on, ``tious`` is not a row of numbers in 0..1, or
+            ``over`` is neither of the two.
     """
-    levels = np.array(tious, np.float64, ndmin=1)
-    if levels.ndim != 1 or levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
-        raise CallError(f"tIoU thresholds must be one or more numbers from 0 to 1, got {levels.tolist()}.")
+    levels = levels_of(tious)
+    if not len(multiples) or any(k != int(k) or k < 1 for k in multiples):
+        raise CallError(f"multiples, how many predictions for each instance, must be whole numbers from 1 on, "
+                        f"got {list(multiples)}.")
+    if over not in ("instances", "classes"):
+        raise CallError(f"over must be 'instances' or 'classes', got '{over}'.")
+    pooled = over == "instances"
+    real = _Instances.of(truth)
+    found = _Found.of(predictions, truth, real.classes)
+    order = np.argsort(-found.score, kind="stable") if pooled else np.argsort(found.score, kind="stable")[::-1]
+    found = found.sorted(order[np.argsort(found.group(real)[order], kind="stable")])
+    group = found.group(real)
+    rank = np.arange(len(group)) - np.searchsorted(group, group)
 
-    real = [(i, s) for i, v in enumerate(truth.values()) for s in v.annotations if s.label is not None]
-    classes = {label: k for k, label in enumerate(dict.fromkeys(s.label for _, s in real))}
-    if not classes:
-        raise DataError("the truth has no labelled segment to detect; check the file and the subset chosen.")
-    real_class = np.array([classes[s.label] for _, s in real])
-    real_group = np.array([i for i, _ in real]) * len(classes) + real_class
-
-    found = [s for segments in predictions.values() for s in segments]
-    if any(s.score is None for s in found):
-        vid, i = next((vid, i) for vid, row in predictions.items() for i, s in enumerate(row) if s.score is None)
-        raise DataError(f"video '{vid}', prediction {i}: there is no score to order it by; give every prediction one.")
-    index = {vid: i for i, vid in enumerate(truth)}
-    video = np.repeat(np.array([index.get(vid, -1) for vid in predictions], np.int64),
-                      np.array([len(segments) for segments in predictions.values()], np.int64))
-    label = np.array([classes.get(s.label, -1) for s in found], np.int64)
-    score = np.array([s.score for s in found], np.float64)
-
-    # By class, in it by falling score, in that the later first: a sort that keeps order, read backwards.
-    order = np.argsort(score, kind="stable")[::-1]
-    order = order[np.argsort(label[order], kind="stable")]
-    order = order[np.count_nonzero(label < 0):]
-    video, label = video[order], label[order]
-
-    taken = assign(times(found)[order], video * len(classes) + label,
-                   times([s for _, s in real]), real_group, levels)
-    positives = np.bincount(real_class, minlength=len(classes))
-    edges = np.searchsorted(label, np.arange(len(classes) + 1))
-    ap = np.array([average_precision(taken[:, edges[k]:edges[k + 1]] >= 0, positives[k]) for k in range(len(classes))])
-    ignored = Counter(UNLABELLED if s.label is None else s.label for s in found if s.label not in classes)
-    return DetectionScore(levels, tuple(str(name) for name in classes), ap, dict(ignored), int((video < 0).sum()))
+    reach = np.nextafter(levels, np.inf) if pooled else levels
+    who, what, iou = pairs(found.span, group, real.span, real.group, reach.min(),
+                           _tiou_of_hull if pooled else partial(tiou_of, empty=-1.0))
+    best = np.full((len(levels), len(real.span)), np.iinfo(np.int64).max)  # rank of the first to reach each truth
+    for row, level in zip(best, reach, strict=True):
+        np.minimum.at(row, what[iou >= level], rank[who[iou >= level]])
+    _, which, count = np.unique(real.group, return_inverse=True, return_counts=True)
+    ks = np.array(multiples, np.int64)
+    recalled = best < ks[:, None, None] * count[which]
+    return RecallScore(tuple(int(k) for k in ks), levels, tuple(real.classes), over, found.ignored,
+                       int((found.video < 0).sum()), tuple(truth), recalled, real.video, real.label)
 
 
 def average_precision(hits: NDArray[np.bool_], positives: int) -> NDArray[np.float64]:
@@ -144,7 +438,7 @@ def average_precision(hits: NDArray[np.bool_], positives: int) -> NDArray[np.flo
 
 def assign(found: NDArray[np.float64], found_group: NDArray[np.integer], real: NDArray[np.float64],
            real_group: NDArray[np.integer], tious: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which truth each prediction takes, at every threshold: steps 1 and 2 of the definition.
+    """Which truth each prediction takes, at every threshold: steps 1 and 2 of ActivityNet's definition.
 
     Predictions and truths meet only inside a group (the same video and class, numbered by the caller). There, in the
     order given, each prediction takes the free truth of highest tIoU that reaches the threshold.
@@ -159,54 +453,280 @@ def assign(found: NDArray[np.float64], found_group: NDArray[np.integer], real: N
     Returns:
         ``(T, n)``: index into ``real``, or -1 for a false positive.
     """
-    who, what, iou = _pairs(found, found_group, real, real_group, tious.min())
-    best_first = np.lexsort((-what, -iou, who))
-    who, what, iou = who[best_first], what[best_first], iou[best_first]
-    first = np.searchsorted(who, np.arange(len(found)))
+    met = pairs(found, found_group, real, real_group, tious.min(), partial(tiou_of, empty=np.inf))
     taken = np.full((len(tious), len(found)), -1, np.int64)
-    for row, tiou in zip(taken, tious):
-        # A prediction's pairs fall in tIoU, so those that reach a threshold are the beginning of its list.
-        last = first + np.bincount(who[iou >= tiou], minlength=len(found))
-        owner = _serve(first, last, what, len(real))
+    for row, owner in zip(taken, _choose(*met, len(found), len(real), tious, later=True), strict=True):
         owned = np.flatnonzero(owner < len(found))
         row[owner[owned]] = owned
     return taken
 
 
-def _pairs(found: NDArray[np.float64], found_group: NDArray[np.integer], real: NDArray[np.float64],
-           real_group: NDArray[np.integer], least: float
-           ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Every (prediction, truth) of one group with tIoU of at least ``least``: two indices and the tIoU.
+# ---------------------------------------------------------------------------------------------- what is asked for
 
-    The tIoU of two segments of zero length is given as infinity: it beats all others and reaches every threshold.
+
+def levels_of(tious: ArrayLike) -> NDArray[np.float64]:
+    """``(T,)`` thresholds, checked.
+
+    Raises:
+        CallError: they are not a row of one or more numbers in 0..1.
     """
-    by_group = np.argsort(real_group, kind="stable")
-    start = np.searchsorted(real_group[by_group], found_group, side="left")
-    count = np.searchsorted(real_group[by_group], found_group, side="right") - start
-    who = np.repeat(np.arange(len(found)), count)
-    what = by_group[np.arange(len(who)) + np.repeat(start - (count.cumsum() - count), count)]
-    a, b = found[who], real[what]
+    levels = np.array(tious, np.float64, ndmin=1)
+    if levels.ndim != 1 or levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
+        raise CallError(f"tIoU thresholds must be one or more numbers from 0 to 1, got {levels.tolist()}.")
+    return levels
+
+
+def weights_of(weights: ArrayLike, videos: Sequence[str]) -> NDArray[np.float64]:
+    """``(V,)`` how many times each video counts, checked.
+
+    Raises:
+        CallError: there is not one number from 0 on for each video.
+    """
+    each = np.asarray(weights, np.float64)
+    if each.shape != (len(videos),) or not ((each >= 0) & np.isfinite(each)).all():
+        raise CallError(f"weights must be one number from 0 on for each of the {len(videos)} videos, got an array of "
+                        f"shape {each.shape}.")
+    return each
+
+
+def scores_of(predictions: Predictions) -> NDArray[np.float64]:
+    """The scores of all predictions in file order.
+
+    Raises:
+        DataError: a prediction has none.
+    """
+    scores = [s.score for row in predictions.values() for s in row]
+    if None in scores:
+        vid, i = next((vid, i) for vid, row in predictions.items() for i, s in enumerate(row) if s.score is None)
+        raise DataError(f"video '{vid}', prediction {i}: there is no score to order it by; give every prediction one.")
+    return np.array(scores, np.float64)
+
+
+def refuse_nan(predictions: Predictions) -> None:
+    """Raise the DataError of the first prediction whose score is NaN."""
+    for vid, row in predictions.items():
+        for i, s in enumerate(row):
+            if s.score != s.score:
+                raise DataError(f"video '{vid}', prediction {i}: its score is NaN; give every prediction a number.")
+
+
+def _short(tiou: float) -> str:
+    """0.50; but 0.125, where two digits would tell another threshold."""
+    return f"{tiou:.2f}" if abs(tiou - round(tiou, 2)) < 1e-9 else f"{tiou:g}"
+
+
+# ---------------------------------------------------------------------------------------------- as arrays
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Instances:
+    """The labelled truth as arrays: m instances of K classes."""
+
+    classes: dict[str, int]
+    span: NDArray[np.float64]  # (m, 2) seconds
+    video: NDArray[np.int64]  # (m,) index into the truth's videos
+    label: NDArray[np.int64]  # (m,)
+
+    @property
+    def group(self) -> NDArray[np.int64]:
+        """``(m,)`` a number for each video and class."""
+        return self.video * len(self.classes) + self.label
+
+    @classmethod
+    def of(cls, truth: Truth, zero_length: bool = True) -> _Instances:
+        rows = [(i, s) for i, v in enumerate(truth.values()) for s in v.annotations
+                if s.label is not None and s.label != AMBIGUOUS and (zero_length or s.end > s.start)]
+        if not rows:
+            raise DataError("the truth has no labelled segment to detect; check the file and the subset chosen.")
+        classes = {str(label): k for k, label in enumerate(dict.fromkeys(s.label for _, s in rows))}
+        return cls(classes, times([s for _, s in rows]), np.array([i for i, _ in rows], np.int64),
+                   np.array([classes[str(s.label)] for _, s in rows], np.int64))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Found:
+    """The predictions of known classes as arrays, in file order until sorted."""
+
+    span: NDArray[np.float64]  # (n, 2) seconds
+    video: NDArray[np.int64]  # (n,) index into the truth's videos, or -1
+    label: NDArray[np.int64]  # (n,)
+    score: NDArray[np.float64]  # (n,)
+    position: NDArray[np.int64]  # (n,) among all predictions of the file
+    ignored: dict[str, int]
+
+    def group(self, real: _Instances) -> NDArray[np.int64]:
+        """``(n,)`` numbers like the truth's; of unknown videos one that no truth has."""
+        return self.video * len(real.classes) + self.label
+
+    def sorted(self, order: NDArray[np.int64]) -> _Found:
+        return _Found(self.span[order], self.video[order], self.label[order], self.score[order], self.position[order],
+                      self.ignored)
+
+    @classmethod
+    def of(cls, predictions: Predictions, truth: Truth, classes: dict[str, int]) -> _Found:
+        score = scores_of(predictions)
+        every = [s for row in predictions.values() for s in row]
+        index = {vid: i for i, vid in enumerate(truth)}
+        video = np.repeat(np.array([index.get(vid, -1) for vid in predictions], np.int64),
+                          np.array([len(row) for row in predictions.values()], np.int64))
+        label = np.array([classes.get(s.label, -1) for s in every], np.int64)  # type: ignore[arg-type]
+        strange = Counter(UNLABELLED if every[i].label is None else str(every[i].label)
+                          for i in np.flatnonzero(label < 0))
+        kept = np.flatnonzero(label >= 0)
+        return cls(times(every)[kept], video[kept], label[kept], score[kept], kept, dict(strange))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Counted:
+    """What average precision is computed from, for any weights of the videos: who counts, in order, and who hit.
+
+    The n predictions stand class by class, in each best first. A row is one threshold and class, number ``t * K + k``.
+    """
+
+    positive_video: NDArray[np.int64]  # (m,) of the truths
+    positive_class: NDArray[np.int64]  # (m,)
+    video: NDArray[np.int32]  # (n,) or -1
+    begin: NDArray[np.int64]  # (K,) where each class begins
+    hit: NDArray[np.int64]  # (H,) the true positives, by row and in it best first
+    row: NDArray[np.int64]  # (H,)
+    levels: int  # T
+    excused: NDArray[np.bool_] | None  # (n,) counts only where it hit; None: all count, and precision has an envelope
+
+    def average_precision(self, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """``(K, T)``, each video counted ``weights[v]`` times; NaN for classes without a truth.
+
+        A prediction that counts w times is a block of w alike. Precision rises inside a block of hits and falls
+        inside one of misses, so an envelope is decided at the ends of blocks of hits.
+        """
+        classes = len(self.begin)
+        if weights is None:
+            weights = np.ones(max(self.positive_video.max(), self.video.max(initial=0)) + 1)
+        each = np.append(weights, 1.0)[self.video]  # an unknown video, -1, counts once
+        sure = each if self.excused is None else np.where(self.excused, 0, each)
+        before = np.concatenate([[0], sure.cumsum()])
+        before = before[self.hit] - before[self.begin[self.row % classes]]
+        first = np.searchsorted(self.row, self.row)
+        gain = each[self.hit]
+        reached = _before(gain, first)
+        if self.excused is None:
+            counted = before + gain
+            precision = np.divide(reached + gain, counted, out=np.zeros_like(gain), where=counted > 0)
+            area = _envelope(precision, self.row) * gain
+        else:
+            before = before + _before(gain * self.excused[self.hit], first)
+            area = np.zeros_like(gain)
+            for j in range(1, math.ceil(gain.max(initial=0)) + 1):
+                area += (gain - (j - 1)).clip(0, 1) * (reached + j) / (before + j)
+        positives = np.bincount(self.positive_class, weights[self.positive_video], classes)
+        areas = np.bincount(self.row, area, self.levels * classes).reshape(self.levels, classes)
+        return np.divide(areas, positives, out=np.full(areas.shape, math.nan), where=positives > 0).T
+
+
+def _before(gain: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum of what stands before each in its row; ``first`` is where the row begins."""
+    total = np.concatenate([[0], gain.cumsum()])
+    return total[:-1] - total[first]
+
+
+def _envelope(precision: NDArray[np.float64], row: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The highest of its row from each on, in log2(longest row) steps that each look twice as far."""
+    step, longest = 1, np.bincount(row).max(initial=0)
+    while step < longest:
+        further = np.where(row[step:] == row[:-step], precision[step:], 0)
+        precision = np.concatenate([np.maximum(precision[:-step], further), precision[-step:]])
+        step *= 2
+    return precision
+
+
+def _score(truth: Truth, real: _Instances, found: _Found, levels: NDArray[np.float64], hits: list[NDArray[np.int64]],
+           excused: NDArray[np.bool_] | None = None) -> DetectionScore:
+    """``hits``: of each threshold, the predictions that are true positives, rising."""
+    classes = len(real.classes)
+    hit = np.concatenate(hits)
+    row = found.label[hit] + np.repeat(np.arange(len(levels)), [len(h) for h in hits]) * classes
+    counted = _Counted(real.video, real.label, found.video.astype(np.int32),
+                       np.searchsorted(found.label, np.arange(classes)), hit, row, len(levels), excused)
+    return DetectionScore(levels, tuple(real.classes), counted.average_precision(), found.ignored,
+                          int((found.video < 0).sum()), tuple(truth), counted)
+
+
+# ---------------------------------------------------------------------------------------------- who takes whom
+
+
+def tiou_of(a: NDArray[np.float64], b: NDArray[np.float64], empty: float) -> NDArray[np.float64]:
+    """``(n,)`` tIoU of n pairs, as ActivityNet's code rounds it; ``empty`` where both have zero length."""
     inter = (np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])).clip(min=0)
     union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - inter
-    iou = np.divide(inter, union, out=np.full(len(who), np.inf), where=union > 0)
-    keep = iou >= least
-    return who[keep], what[keep], iou[keep]
+    return np.divide(inter, union, out=np.full(len(a), empty), where=union > 0)
 
 
-def _serve(first: NDArray[np.int64], last: NDArray[np.int64], wish: NDArray[np.int64], truths: int
+def _tiou_of_lengths(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, where zero length is below every threshold, 0 too."""
+    return np.where((a[:, 1] > a[:, 0]) & (b[:, 1] > b[:, 0]), tiou_of(a, b, -1.0), -1.0)
+
+
+def _tiou_of_hull(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(n,)`` tIoU of n pairs, as TH14evalDet and Ego4D round it: over the hull, which is the union if they meet."""
+    inter = np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])
+    hull = np.maximum(a[:, 1], b[:, 1]) - np.minimum(a[:, 0], b[:, 0])
+    return np.divide(inter, hull, out=np.zeros(len(a)), where=inter > 0)
+
+
+def pairs(a: NDArray[np.float64], a_group: NDArray[np.integer], b: NDArray[np.float64], b_group: NDArray[np.integer],
+          least: float, overlap: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+          ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Every pair of one group with ``overlap`` of at least ``least``: index into a, rising, into b, and the overlap."""
+    by_group = np.argsort(b_group, kind="stable")
+    start = np.searchsorted(b_group[by_group], a_group, side="left")
+    count = np.searchsorted(b_group[by_group], a_group, side="right") - start
+    ends = count.cumsum()
+    cuts = np.unique(np.append(np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, PAIRS)), len(a)))
+    parts = []
+    for i, j in zip(np.append(0, cuts), cuts):
+        who = np.repeat(np.arange(i, j), count[i:j])
+        what = by_group[np.arange(len(who)) + np.repeat(start[i:j] - (count[i:j].cumsum() - count[i:j]), count[i:j])]
+        iou = overlap(a[who], b[what])
+        keep = iou >= least
+        parts.append((who[keep], what[keep], iou[keep]))
+    who, what, iou = (np.concatenate(column) for column in zip(*parts))
+    return who, what, iou
+
+
+def _choose(who: NDArray[np.int64], what: NDArray[np.int64], iou: NDArray[np.float64], choosers: int, chosen: int,
+            levels: NDArray[np.float64], later: bool) -> Iterator[NDArray[np.int64]]:
+    """At each threshold, who takes what: one after the other, the free one of highest tIoU that reaches it.
+
+    Args:
+        who, what, iou: ``(pairs,)`` of :func:`pairs`.
+        choosers, chosen: how many there are of both.
+        later: of equal tIoUs, prefer the one of higher index.
+
+    Yields:
+        ``(chosen,)`` by whom each was taken, or ``choosers`` if by nobody.
+    """
+    best_first = np.lexsort((-what if later else what, -iou, who))
+    who, what, iou = who[best_first], what[best_first], iou[best_first]
+    first = np.searchsorted(who, np.arange(choosers))
+    for level in levels:
+        # A chooser's pairs fall in tIoU, so those that reach a threshold are the beginning of its list.
+        last = first + np.bincount(who[iou >= level], minlength=choosers)
+        yield _serve(first, last, what, chosen)
+
+
+def _serve(first: NDArray[np.int64], last: NDArray[np.int64], wish: NDArray[np.int64], chosen: int
            ) -> NDArray[np.int64]:
-    """Let predictions choose truths in order of their index, the lower the earlier; the owner of every truth.
+    """Let choosers take their pick in order of their index, the lower the earlier; the owner of everything chosen.
 
-    Prediction ``i`` wishes ``wish[first[i]:last[i]]``, best first. Instead of one after the other, all ask at once;
-    a truth goes to the lowest index that ever asked, and who is refused or loses it asks for the next wish. Since
-    all truths rank predictions alike this deferred acceptance (Gale & Shapley, 1962) ends in the same assignment,
-    after a few rounds of array operations.
+    Chooser ``i`` wishes ``wish[first[i]:last[i]]``, best first. Instead of one after the other, all ask at once;
+    what they ask for goes to the lowest index that ever asked, and who is refused or loses it asks for the next wish.
+    Since all that is chosen ranks choosers alike this deferred acceptance (Gale & Shapley, 1962) ends in the same
+    assignment, after a few rounds of array operations.
 
     Returns:
-        ``(truths,)`` index of a prediction, or ``len(first)`` where nobody owns it.
+        ``(chosen,)`` index of a chooser, or ``len(first)`` where nobody owns it.
     """
     nobody = len(first)
-    owner = np.full(truths, nobody, np.int64)
+    owner = np.full(chosen, nobody, np.int64)
     at = first.copy()
     asking = np.flatnonzero(last > first)
     while asking.size:
