@@ -31,8 +31,8 @@ import numpy as np
 from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import VideoError
-from cuemark.evaluation import blind
 from cuemark.extraction import FeatureFolder, extract
+from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import detection
 from cuemark.recipe import load_recipe

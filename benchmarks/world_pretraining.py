@@ -36,8 +36,8 @@ from cuemark.checkpoint import section
 from cuemark.clips import cut
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder, encode
-from cuemark.evaluation import blind
 from cuemark.extraction import FeatureFolder, extract
+from cuemark.floors import blind
 from cuemark.localization import load, localize_features
 from cuemark.metrics.detection import detection
 from cuemark.nn.heads import Projection

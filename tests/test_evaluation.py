@@ -1,4 +1,4 @@
-"""Scores with their floor beside them: what is scored, what the floor learns from, what the page names."""
+"""Scores with what they are worth beside them: what is scored, what the floor learns from, what is said."""
 
 from __future__ import annotations
 
@@ -7,196 +7,295 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import shared
 
+from cuemark.datasets import FORMATS
+from cuemark.datasets.format import Reading
 from cuemark.errors import CallError, DataError
-from cuemark.evaluation import blind, evaluate_detection, report_files
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
+from cuemark.evaluation import TASKS, compare, diagnosis, draw_episodes, evaluate, predictions_of, truth_of
+from cuemark.floors import oracle_highlights
+from cuemark.metrics.episodes import read_episodes
+from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
 
 
 def world(seed: int = 0, counts: tuple[tuple[str, int], ...] = (("training", 12), ("validation", 5), ("testing", 6))
           ) -> Truth:
-    """Videos of several lengths with two actions each."""
+    """Videos of several lengths with two actions each, each told in a sentence."""
     rng = np.random.default_rng(seed)
     truth = {}
     for name, count in counts:
         for i in range(count):
             duration = float(rng.uniform(20, 90))
             cuts = np.sort(rng.uniform(0, duration, 4))
-            truth[f"{name}_{i}"] = VideoTruth(duration, (
-                Segment(cuts[0], cuts[1], str(rng.choice(["jump", "run"]))),
-                Segment(cuts[2], cuts[3], str(rng.choice(["run", "swim"])))), name)
+            labels = rng.choice(["jump", "run", "swim"], 2, replace=False)
+            truth[f"{name}_{i}"] = VideoTruth(duration, tuple(
+                Segment(a, b, str(label), sentence=f"someone will {label} in video {i}")
+                for a, b, label in ((cuts[0], cuts[1], labels[0]), (cuts[2], cuts[3], labels[1]))), name)
     return truth
 
 
 def perfect(truth: Truth, *names: str) -> Predictions:
-    return {vid: [replace(s, score=0.9) for s in v.annotations] for vid, v in truth.items() if v.subset in names}
+    return {vid: [replace(s, score=0.9, query=s.sentence) for s in v.annotations]
+            for vid, v in truth.items() if v.subset in names}
 
 
-# ---------------------------------------------------------------------------------------------- the floor
+def jittered(truth: Truth, spread: float, seed: int = 0, subset: str = "testing") -> Predictions:
+    rng = np.random.default_rng(seed)
+    found: Predictions = {}
+    for vid, v in truth.items():
+        if v.subset == subset:
+            found[vid] = []
+            for s in v.annotations:
+                a, b = np.sort(np.clip(rng.normal((s.start, s.end), spread), 0, v.duration))
+                found[vid].append(replace(s, start=a, end=b, score=float(rng.random()), query=s.sentence))
+    return found
 
 
-def test_the_floor_learns_from_training_alone():
+def asked(seed: int = 0, count: int = 8) -> list[Moments]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        start = 2.0 * rng.integers(0, 60)
+        clips = np.arange(int(start // 2), int(start // 2) + 5)
+        rows.append(Moments(f"{seed}{i}", f"v{seed}_{i}", f"query {i}", (Segment(start, start + 10),), 150.0,
+                            rng.integers(2, 5, (5, 3)).astype(float), clips))
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- what is scored
+
+
+def test_perfect_predictions_reach_the_ceiling_and_none_score_nothing(tmp_path):
     truth = world()
-    training = {v: t for v, t in truth.items() if t.subset == "training"}
-    testing = {v: t for v, t in truth.items() if t.subset == "testing"}
-    said = blind(training, testing)
-    other = {v: replace(t, annotations=(Segment(0, 1, "another"),)) for v, t in testing.items()}
-    assert blind(training, other) == said
-    changed = {v: replace(t, annotations=(Segment(0, t.duration / 3, "jump"),)) for v, t in training.items()}
-    assert blind(changed, testing) != said
-
-
-def test_the_floor_says_the_same_of_every_video():
-    truth = world()
-    said = blind({v: t for v, t in truth.items() if t.subset == "training"},
-                 {"short": VideoTruth(10.0), "long": VideoTruth(100.0)})
-    assert 0 < len(said["short"]) == len(said["long"]) <= 100
-    for a, b in zip(said["short"], said["long"]):
-        assert (a.label, a.score) == (b.label, b.score)
-        assert (a.start * 10, a.end * 10) == pytest.approx((b.start, b.end))
-    for vid, duration in (("short", 10.0), ("long", 100.0)):
-        assert all(0 <= s.start < s.end <= duration + 1e-9 for s in said[vid])
-        scores = [s.score for s in said[vid]]
-        assert scores == sorted(scores, reverse=True)
-        assert min(scores) > 0
-
-
-def test_the_floor_by_hand():
-    """Three of four instances fill the first half: what matches it is said first, with 3/4."""
-    training = {"a": VideoTruth(10, (Segment(0, 5, "jump"),)), "b": VideoTruth(40, (Segment(0, 20, "jump"),)),
-                "c": VideoTruth(20, (Segment(0, 10, "jump"), Segment(18, 20, "run")))}
-    said = blind(training, {"v": VideoTruth(60)}, cells=4)
-    best = [s for s in said["v"] if s.label == "jump"]
-    assert {s.score for s in best} == {0.75}
-    # tIoU with the first half: 1/2, 1, 2/3, 1/2 and 1/2
-    assert {(s.start, s.end) for s in best} == {(0, 15), (0, 30), (0, 45), (0, 60), (15, 30)}
-    assert len(blind(training, {"v": VideoTruth(60)}, count=2, cells=4)["v"]) == 2
-
-
-def test_a_floor_without_anything_to_learn_says_nothing():
-    assert blind({"a": VideoTruth(10)}, {"v": VideoTruth(60)}) == {"v": []}
-
-
-# ---------------------------------------------------------------------------------------------- scores
-
-
-def test_perfect_predictions_score_one_and_none_score_nothing(tmp_path):
-    truth = world()
-    result = evaluate_detection(truth, perfect(truth, "testing"))
-    assert result.score.average == 1.0
+    result = evaluate("detection", truth, perfect(truth, "testing"))
+    assert result.figures["average mAP"] == result.ceiling["average mAP"] == 100
+    assert 0 < result.floor["average mAP"] < 50
     assert result.missing == ()
-    assert 0 < result.floor.average < 0.5
     write_truth(tmp_path / "truth.json", truth)
     write_predictions(tmp_path / "predictions.json", perfect(truth, "testing"))
-    from_files = evaluate_detection(tmp_path / "truth.json", str(tmp_path / "predictions.json"))
+    from_files = evaluate("detection", tmp_path / "truth.json", str(tmp_path / "predictions.json"))
     assert from_files.to_json() == result.to_json()
-    assert evaluate_detection(truth, {v: [] for v in perfect(truth, "testing")}).score.average == 0.0
+    assert evaluate("detection", truth, {v: [] for v in perfect(truth, "testing")}).figures["average mAP"] == 0
 
 
 def test_which_videos_are_scored():
     truth = world()
 
-    def classes_and_missing(found, **options):
-        result = evaluate_detection(truth, found, **options)
-        return result.score.average, len(result.missing), result.floor is not None
+    def seen(found, **options):
+        result = evaluate("detection", truth, found, **options)
+        return result.figures["average mAP"], len(result.missing), result.floor is not None
 
-    assert classes_and_missing(perfect(truth, "testing")) == (1.0, 0, True)
-    assert classes_and_missing(perfect(truth, "testing", "validation")) == (1.0, 0, True)
+    assert seen(perfect(truth, "testing")) == (100, 0, True)
+    assert seen(perfect(truth, "testing", "validation")) == (100, 0, True)
     # training is left out where there is another split
-    assert classes_and_missing(perfect(truth, "training", "testing")) == (1.0, 0, True)
+    assert seen(perfect(truth, "training", "testing")) == (100, 0, True)
     # training alone: all are scored, and nothing is left to learn a floor from
-    score, missing, floor = classes_and_missing(perfect(truth, "training"))
-    assert 0 < score < 1
+    score, missing, floor = seen(perfect(truth, "training"))
+    assert 0 < score < 100
     assert (missing, floor) == (11, False)
     # by name
-    assert classes_and_missing(perfect(truth, "testing"), subsets=("validation",)) == (0.0, 5, True)
-    assert classes_and_missing(perfect(truth, "training"), subsets=("training",)) == (1.0, 0, False)
-    assert classes_and_missing(perfect(truth, "testing"), training=("validation",))[2] is True
-    assert classes_and_missing(perfect(truth, "testing"), training=("elsewhere",))[2] is False
+    assert seen(perfect(truth, "testing"), subsets=("validation",)) == (0, 5, True)
+    assert seen(perfect(truth, "training"), subsets=("training",)) == (100, 0, False)
+    assert seen(perfect(truth, "testing"), training=("validation",))[2] is True
+    assert seen(perfect(truth, "testing"), training=("elsewhere",))[2] is False
     with pytest.raises(DataError, match="subset 'tset'; the truth has: testing, training, validation"):
-        evaluate_detection(truth, perfect(truth, "testing"), ("tset",))
+        evaluate("detection", truth, perfect(truth, "testing"), subsets=("tset",))
 
 
 def test_predictions_of_other_splits_change_nothing_but_unknown_videos_do():
     truth = world()
-    found = perfect(truth, "testing")
-    alone = evaluate_detection(truth, found).score
-    wrong = {v: [Segment(0, 1, "run", 1.0)] for v in truth if v.startswith("training")}
-    assert evaluate_detection(truth, found | wrong).score.average == alone.average
-    strange = evaluate_detection(truth, found | {"nobody": [Segment(0, 1, "run", 1.0)]})
-    assert strange.score.unknown == 1
-    assert strange.score.average < 1
+    found = jittered(truth, 2)
+    alone = evaluate("detection", truth, found)
+    wrong = {vid: [Segment(0, 1, "run", 1.0)] for vid, v in truth.items() if v.subset == "training"}
+    assert evaluate("detection", truth, found | wrong).figures == alone.figures
+    strange = evaluate("detection", truth, found | {"nobody": [Segment(0, 1, "run", 1.0)]})
+    assert strange.figures["average mAP"] < alone.figures["average mAP"]
+    assert any("1 predictions are of videos" in note for note in strange.notes)
 
 
-def test_missing_videos_are_named_and_count_as_missed():
+def test_videos_meet_with_or_without_activitynets_prefix():
     truth = world()
     found = perfect(truth, "testing")
-    del found["testing_2"], found["testing_4"]
-    result = evaluate_detection(truth, found)
-    assert result.missing == ("testing_2", "testing_4")
-    assert 0 < result.score.average < 1
-    assert result.to_json()["missing_videos"] == ["testing_2", "testing_4"]
-    found["testing_2"] = []  # nothing was found there: it is not missing, and scores the same
-    again = evaluate_detection(truth, found)
-    assert again.missing == ("testing_4",)
-    assert again.score.average == result.score.average
+    named = {f"v_{vid}": v for vid, v in truth.items()}
+    assert evaluate("detection", named, found).figures["average mAP"] == 100
+    assert evaluate("detection", truth, {f"v_{vid}": row for vid, row in found.items()}).figures["average mAP"] == 100
 
 
-def test_json():
+def test_training_truth_may_be_a_file_of_its_own(tmp_path):
     truth = world()
-    told = json.loads(json.dumps(evaluate_detection(truth, perfect(truth, "testing")).to_json()))
-    assert told["task"] == "detection"
-    assert list(told["mAP"]) == ["0.50", "0.55", "0.60", "0.65", "0.70", "0.75", "0.80", "0.85", "0.90", "0.95"]
-    assert told["average_mAP"] == 1.0
-    assert told["floor"]["average_mAP"] == pytest.approx(np.mean(list(told["floor"]["mAP"].values())))
-    assert evaluate_detection(truth, perfect(truth, "training"), ("training",)).to_json()["floor"] is None
+    testing = {v: t for v, t in truth.items() if t.subset == "testing"}
+    training = {v: replace(t, subset="whatever") for v, t in truth.items() if t.subset == "training"}
+    write_truth(tmp_path / "train.json", training)
+    alone = evaluate("detection", testing, perfect(truth, "testing"))
+    assert alone.floor is None
+    assert "--train" in alone.floor_of
+    given = evaluate("detection", testing, perfect(truth, "testing"), train=tmp_path / "train.json")
+    assert given.floor == evaluate("detection", truth, perfect(truth, "testing")).floor
+    # videos that are scored teach nothing, whatever file they come in
+    assert evaluate("detection", testing, perfect(truth, "testing"), train=testing).floor is None
 
 
-# ---------------------------------------------------------------------------------------------- the page
+# ---------------------------------------------------------------------------------------------- floors
 
 
-@pytest.fixture
-def on_disk(tmp_path):
+@pytest.mark.parametrize("task", ["detection", "proposals", "grounding", "frames", "captions", "episodes"])
+def test_test_truth_never_moves_the_floors_predictor(task):
+    """The floor's choice is of training alone: with other test truth the same predictor is taken."""
     truth = world()
+    moved = {vid: v if v.subset == "training" else replace(v, annotations=tuple(
+        replace(s, start=0.0, end=v.duration) for s in v.annotations)) for vid, v in truth.items()}
+    options = {"fps": 2.0} if task == "frames" else {"meteor": False} if task == "captions" else {}
+    first = evaluate(task, truth, perfect(truth, "testing"), **options)
+    second = evaluate(task, moved, perfect(moved, "testing"), **options)
+    assert first.floor_of == second.floor_of
+    assert "chosen on training truth" in first.floor_of
+
+
+def test_of_two_floors_the_better_on_training_is_taken():
+    def games(count, subset):
+        rng = np.random.default_rng(count)
+        return {f"{subset}{i}": VideoTruth(1000, tuple(Segment(t, t + 5, "serve") for t in rng.uniform(0, 990, 30)),
+                                           subset) for i in range(count)}
+
+    short = games(20, "training") | games(5, "testing")
+    assert "usual length" in evaluate("detection", short, perfect(short, "testing"), tious=(0.3,)).floor_of
+    whole = {f"{s}{i}": VideoTruth(9.0 * 4**i, (Segment(0, 9.0 * 4**i, "show"),), s)
+             for s in ("training", "testing") for i in range(4)}
+    assert "commonest stretches" in evaluate("detection", whole, perfect(whole, "testing")).floor_of
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_every_task_has_figures_floor_and_ceiling(task):
+    truth = world()
+    options: dict = {"fps": 2.0} if task == "frames" else {"meteor": False} if task == "captions" else {}
+    if task == "highlights":
+        rows = asked(1)
+        result = evaluate(task, rows, oracle_highlights(rows), train=asked(2))
+    else:
+        result = evaluate(task, truth, jittered(truth, 3), **options)
+    assert result.task == task
+    assert set(result.floor) == set(result.ceiling) == set(result.figures)
+    main = "MR-full-mAP" if task == "highlights" else next(iter(result.figures))
+    assert result.floor[main] < result.ceiling[main]
+    told = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert told["figures"][main]["value"] == result.figures[main]
+    assert told["videos"] == len(result.score.videos)
+
+
+def test_captions_at_the_truths_segments_have_a_floor_at_the_same_segments():
+    truth = world()
+    given = evaluate("captions", truth, perfect(truth, "testing"), meteor=False)
+    assert "at the truth's segments" in given.floor_of
+    assert given.floor["recall"] == 100
+    learnt = evaluate("captions", truth, jittered(truth, 1), meteor=False)
+    assert "cover training best" in learnt.floor_of
+    assert learnt.floor["recall"] < 100
+
+
+def test_worth_can_be_left_out():
+    truth = world()
+    result = evaluate("detection", truth, jittered(truth, 3), worth=False)
+    assert result.floor is result.ceiling is None
+    assert result.figures == evaluate("detection", truth, jittered(truth, 3)).figures
+
+
+# ---------------------------------------------------------------------------------------------- how sure
+
+
+def test_an_interval_holds_its_figure_and_repeats():
+    truth = world(counts=(("training", 5), ("testing", 40)))
+    result = evaluate("detection", truth, jittered(truth, 3), bootstrap=100, seed=3)
+    low, high = result.interval["average mAP"]
+    assert low < result.figures["average mAP"] < high
+    assert result.interval == evaluate("detection", truth, jittered(truth, 3), bootstrap=100, seed=3).interval
+    told = result.to_json()["figures"]["average mAP"]
+    assert (told["low"], told["high"]) == (low, high)
+
+
+def test_a_better_system_is_called_better_and_the_same_is_not():
+    truth = world(counts=(("testing", 60),))
+    good, poor = jittered(truth, 0.5), jittered(truth, 5, seed=1)
+    found = compare("detection", truth, poor, good, bootstrap=100)["average mAP"]
+    assert found.real
+    assert found.low > 0
+    assert found.second - found.first > 10
+    same = compare("detection", truth, good, good, bootstrap=100)["average mAP"]
+    assert not same.real
+
+
+# ---------------------------------------------------------------------------------------------- calls and files
+
+
+def test_an_option_that_a_task_does_not_have_is_refused():
+    truth = world()
+    with pytest.raises(CallError, match="unknown task 'detecton'; did you mean 'detection'"):
+        evaluate("detecton", truth, {})
+    with pytest.raises(CallError, match="task 'proposals' does not take"):
+        evaluate("proposals", truth, perfect(truth, "testing"), strict=True)
+    with pytest.raises(CallError, match="unknown style"):
+        evaluate("detection", truth, perfect(truth, "testing"), style="voc")
+    with pytest.raises(CallError, match="unknown buckets"):
+        diagnosis(truth, perfect(truth, "testing"), buckets="charades")
+
+
+def test_truth_and_predictions_may_be_in_any_format(tmp_path):
+    truth = {v: t for v, t in world().items() if t.subset == "testing"}
+    expected = evaluate("detection", truth, jittered(truth, 2)).figures
+    FORMATS["csv"].write(tmp_path / "truth.csv", truth)
+    said = {vid: replace(truth[vid], annotations=tuple(row)) for vid, row in jittered(truth, 2).items()}
+    FORMATS["jsonl"].write(tmp_path / "found.jsonl", said)
+    assert evaluate("detection", tmp_path / "truth.csv", tmp_path / "found.jsonl").figures == pytest.approx(expected)
+
+
+def test_swapped_files_are_noticed(tmp_path):
+    truth = world()
+    write_predictions(tmp_path / "p.json", perfect(truth, "testing"))
+    with pytest.raises(DataError, match="swap"):
+        truth_of(tmp_path / "p.json")
+    write_truth(tmp_path / "t.json", truth)
+    assert len(predictions_of(tmp_path / "t.json")) == len(truth)  # truth scored as predictions is an oracle
+
+
+def test_episodes_are_drawn_written_and_scored(tmp_path):
+    rng = np.random.default_rng(0)
+    truth = {f"{s}{k}{i}": VideoTruth(50, (Segment(*np.sort(rng.uniform(0, 50, 2)), f"class {k}"),), s)
+             for s in ("training", "validation") for k in range(4) for i in range(6)}
     write_truth(tmp_path / "truth.json", truth)
-    good = perfect(truth, "testing")
-    write_predictions(tmp_path / "good.json", good)
-    write_predictions(tmp_path / "poor.json", {v: [replace(s, end=s.end + 5) for s in row] for v, row in good.items()})
-    return tmp_path
+    (tmp_path / "novel.txt").write_text("".join(f"class {k}\n" for k in range(4)))
+    drawn = draw_episodes(tmp_path / "truth.json", tmp_path / "novel.txt", tmp_path / "e.json", ways=2, shots=3,
+                          draws=4, seed=1)
+    assert read_episodes(tmp_path / "e.json") == drawn
+    answers = [{vid: [replace(s, score=1.0) for s in truth[vid].annotations] for vid in e.queries} for e in drawn]
+    result = evaluate("episodes", truth, answers, subsets=("validation",), draws=drawn)
+    assert result.figures["average mAP"] == result.ceiling["average mAP"] == 100
+    assert 0 < result.floor["average mAP"] < 60  # it has to say both classes of every video
+    with pytest.raises(DataError, match="no video is left to ask"):
+        draw_episodes({v: t for v, t in truth.items() if t.subset == "training"}, ["class 1"], tmp_path / "f.json")
 
 
-def test_the_page_names_the_runs_and_the_floor(on_disk):
-    out = on_disk / "pages" / "report.html"
-    report_files(on_disk / "truth.json", {"my tsp": on_disk / "good.json", "my clap": on_disk / "poor.json"}, out)
-    page = out.read_text()
-    assert page.lstrip().lower().startswith("<!doctype html")
-    for text in ("my tsp", "my clap", "never looks", "100.0"):
-        assert text in page
-    report_files(on_disk / "truth.json", {"my tsp": on_disk / "good.json"}, out, show=0)
-    assert "my clap" not in out.read_text()
+def test_the_diagnosis_is_of_the_chosen_split():
+    truth = world(counts=(("training", 5), ("testing", 30)))
+    found = diagnosis(truth, jittered(truth, 2) | perfect(truth, "training"))
+    assert set(found.videos) == {v for v, t in truth.items() if t.subset == "testing"}
+    assert found.to_json()
 
 
-def test_the_page_has_no_floor_without_training_videos(on_disk):
-    truth = {v: t for v, t in world().items() if t.subset != "training"}
-    write_truth(on_disk / "truth.json", truth)
-    report_files(on_disk / "truth.json", {"tsp": on_disk / "good.json"}, on_disk / "report.html")
-    assert "never looks" not in (on_disk / "report.html").read_text()
+# ---------------------------------------------------------------------------------------------- official figures
 
 
-def test_the_page_with_thumbnails_and_features(tiny_world, tiny_features, tmp_path):
-    write_predictions(tmp_path / "a.json", perfect(tiny_world.truth, "testing"))
-    report_files(tiny_world.folder / "truth.json", {"tsp": tmp_path / "a.json"}, tmp_path / "report.html",
-                 tiny_world.folder / "videos", features={"tsp": tiny_features.folder}, show=1)
-    page = (tmp_path / "report.html").read_text()
-    assert "data:image/jpeg;base64" in page
-    report_files(tiny_world.folder / "truth.json", {"tsp": tmp_path / "a.json"}, tmp_path / "less.html", show=1)
-    assert len((tmp_path / "less.html").read_text()) < len(page)
+def test_the_golden_file_through_the_front_door(tmp_path):
+    import gzip
 
-
-def test_features_of_a_run_that_is_not_there(on_disk, tiny_features):
-    with pytest.raises(CallError, match=r"tpf.* did you mean 'tsp'"):
-        report_files(on_disk / "truth.json", {"tsp": on_disk / "good.json"}, on_disk / "report.html",
-                     features={"tpf": tiny_features.folder})
-    with pytest.raises(DataError, match=r"nowhere\.json"):
-        report_files(on_disk / "truth.json", {"tsp": on_disk / "nowhere.json"}, on_disk / "report.html")
-    assert not (on_disk / "report.html").exists()
+    data = shared("golden")
+    golden = json.loads((data / "golden.json").read_text())
+    truth = FORMATS["tsp"].parse(
+        shared("annotations/tsp/activitynet/activitynet_v1-3_valid_tsp_groundtruth.csv"), Reading())
+    (tmp_path / "p.json").write_bytes(gzip.decompress((data / "synthetic_detection_seed0.json.gz").read_bytes()))
+    result = evaluate("detection", truth, tmp_path / "p.json", bootstrap=100)
+    assert result.figures["average mAP"] / 100 == pytest.approx(golden["detection"]["average_mAP"], abs=1e-9)
+    low, high = result.interval["average mAP"]
+    assert low < result.figures["average mAP"] < high
+    # three truths have zero length: nothing of length can match them, but the oracle's zero length does
+    assert result.ceiling["average mAP"] == 100
+    areas = evaluate("proposals", truth, tmp_path / "p.json").figures
+    assert areas["AUC"] == pytest.approx(golden["proposals"]["max_avg_nr_proposals_100"]["AUC_pct"], abs=1e-7)

@@ -11,6 +11,7 @@ import base64
 import io
 import itertools
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from cuemark.analysis import contrast
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features, Grid
 from cuemark.metrics.detection import detection
-from cuemark.report import Run, Table, write_report
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth
+from cuemark.report import Run, Table, report_files, write_report
+from cuemark.segments import Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
 
 CLASSES = ("wave", "jump rope", "kneel", "throw discus", "spin", "long jump", "fall", "walk the dog")
 
@@ -435,3 +436,69 @@ def test_a_failed_page_leaves_the_old_one(tmp_path):
 def test_tables_must_be_rectangular():
     with pytest.raises(CallError, match="table 't', row 1: 1 cells for 2 columns"):
         Table("t", ("a", "b"), [("x", 1), ("y",)])
+
+
+# ---------------------------------------------------------------------------------------------- from files
+
+
+def halves(seed: int = 0) -> Truth:
+    """Training and testing videos with two actions each, for a page that has a floor."""
+    rng = np.random.default_rng(seed)
+    truth = {}
+    for name, count in (("training", 12), ("testing", 6)):
+        for i in range(count):
+            cuts = np.sort(rng.uniform(0, 60, 4))
+            actions = Segment(cuts[0], cuts[1], "run"), Segment(cuts[2], cuts[3], "swim")
+            truth[f"{name}_{i}"] = VideoTruth(60.0, actions, name)
+    return truth
+
+
+def perfect(truth: Truth, name: str) -> Predictions:
+    return {vid: [replace(s, score=0.9) for s in v.annotations] for vid, v in truth.items() if v.subset == name}
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    truth = halves()
+    write_truth(tmp_path / "truth.json", truth)
+    good = perfect(truth, "testing")
+    write_predictions(tmp_path / "good.json", good)
+    write_predictions(tmp_path / "poor.json", {v: [replace(s, end=s.end + 5) for s in row] for v, row in good.items()})
+    return tmp_path
+
+
+def test_the_page_names_the_runs_and_the_floor(on_disk):
+    out = on_disk / "pages" / "report.html"
+    report_files(on_disk / "truth.json", {"my tsp": on_disk / "good.json", "my clap": on_disk / "poor.json"}, out)
+    page = out.read_text()
+    assert page.lstrip().lower().startswith("<!doctype html")
+    for text in ("my tsp", "my clap", "never looks", "100.0"):
+        assert text in page
+    report_files(on_disk / "truth.json", {"my tsp": on_disk / "good.json"}, out, show=0)
+    assert "my clap" not in out.read_text()
+
+
+def test_the_page_has_no_floor_without_training_videos(on_disk):
+    truth = {v: t for v, t in halves().items() if t.subset != "training"}
+    write_truth(on_disk / "truth.json", truth)
+    report_files(on_disk / "truth.json", {"tsp": on_disk / "good.json"}, on_disk / "report.html")
+    assert "never looks" not in (on_disk / "report.html").read_text()
+
+
+def test_the_page_with_thumbnails_and_features(tiny_world, tiny_features, tmp_path):
+    write_predictions(tmp_path / "a.json", perfect(tiny_world.truth, "testing"))
+    report_files(tiny_world.folder / "truth.json", {"tsp": tmp_path / "a.json"}, tmp_path / "report.html",
+                 tiny_world.folder / "videos", features={"tsp": tiny_features.folder}, show=1)
+    page = (tmp_path / "report.html").read_text()
+    assert "data:image/jpeg;base64" in page
+    report_files(tiny_world.folder / "truth.json", {"tsp": tmp_path / "a.json"}, tmp_path / "less.html", show=1)
+    assert len((tmp_path / "less.html").read_text()) < len(page)
+
+
+def test_features_of_a_run_that_is_not_there(on_disk, tiny_features):
+    with pytest.raises(CallError, match=r"tpf.* did you mean 'tsp'"):
+        report_files(on_disk / "truth.json", {"tsp": on_disk / "good.json"}, on_disk / "report.html",
+                     features={"tpf": tiny_features.folder})
+    with pytest.raises(DataError, match=r"nowhere\.json"):
+        report_files(on_disk / "truth.json", {"tsp": on_disk / "nowhere.json"}, on_disk / "report.html")
+    assert not (on_disk / "report.html").exists()

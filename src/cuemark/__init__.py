@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cuemark.conversion import convert
     from cuemark.encoders.video_encoder import VideoEncoder
     from cuemark.errors import CuemarkError
-    from cuemark.evaluation import evaluate_detection
+    from cuemark.evaluation import compare, evaluate
     from cuemark.extraction import FeatureFolder, extract
     from cuemark.grid import Features, Grid
     from cuemark.localization import load, localize, localize_all
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from cuemark.training import pretrain, train
 
 _HOME = {
+    "convert": "conversion",
     "VideoEncoder": "encoders.video_encoder",
     "CuemarkError": "errors",
-    "evaluate_detection": "evaluation",
+    "compare": "evaluation", "evaluate": "evaluation",
     "FeatureFolder": "extraction", "extract": "extraction",
     "Features": "grid", "Grid": "grid",
     "load": "localization", "localize": "localization", "localize_all": "localization",
@@ -49,8 +51,8 @@ _HOME = {
 
 __all__ = [
     "CuemarkError", "FeatureFolder", "Features", "Grid", "Predictions", "Segment", "Truth", "VideoEncoder",
-    "VideoTruth", "evaluate_detection", "extract", "load", "load_recipe", "localize", "localize_all", "pretrain",
-    "read_predictions", "read_truth", "train", "write_predictions", "write_report", "write_truth",
+    "VideoTruth", "compare", "convert", "evaluate", "extract", "load", "load_recipe", "localize", "localize_all",
+    "pretrain", "read_predictions", "read_truth", "train", "write_predictions", "write_report", "write_truth",
 ]
 
 

@@ -11,7 +11,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -20,7 +20,11 @@ from rich.table import Table
 from cuemark.errors import CallError, CuemarkError
 
 if TYPE_CHECKING:
+    from cuemark.conversion import Annotations
+    from cuemark.evaluation import Evaluation
     from cuemark.loop import Result
+
+TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
 
 app = App(
     name="cuemark",
@@ -40,18 +44,14 @@ def _examples(*lines: str) -> str:
 
 
 SetOption = Annotated[list[str], Parameter(name="--set", negative="", help="section.field=value; may be repeated.")]
-JSON_WITH_FILE = ("evaluate",)
+JSON_WITH_FILE = ("evaluate", "compare", "diagnose", "check")
 """Commands whose --json may be followed by a file; elsewhere it could swallow a video's name."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and leave with its exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in JSON_WITH_FILE:
-        for i, word in enumerate(arguments):
-            if word == "--json" and (i + 1 == len(arguments) or arguments[i + 1].startswith("-")):
-                arguments[i] = "--json=-"
+    arguments = with_json(sys.argv[1:] if argv is None else argv)
     try:
         status = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -71,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}; "
               "check the path, its permissions and the free space.", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def with_json(words: Sequence[str]) -> list[str]:
+    """The same, where a ``--json`` that no file follows says that it means standard output."""
+    words = list(words)
+    if words and words[0] in JSON_WITH_FILE:
+        for i, word in enumerate(words):
+            if word == "--json" and (i + 1 == len(words) or words[i + 1].startswith("-")):
+                words[i] = "--json=-"
+    return words
 
 
 def _fail(message: str, status: int) -> None:
@@ -295,42 +305,450 @@ def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None
     return 1 if failed else 0
 
 
+Truth_ = Annotated[Path, Parameter(name="--truth", help="Truth file or folder, in any format of docs/formats.md.")]
+Predictions_ = Annotated[Path, Parameter(name="--predictions", help="Prediction file, in any format.")]
+Train_ = Annotated[Path | None, Parameter(name="--train", help="Training truth in a file of its own: floors learn from "
+                                          "it. By default the training videos of --truth.")]
+Subset_ = Annotated[list[str] | None, Parameter(name="--subset", help="Splits to score; by default those that have "
+                                                "predictions, training left out.")]
+Bootstrap_ = Annotated[int, Parameter(name="--bootstrap", help="Draws of videos for a 95 % interval; 0: none.")]
+Seed_ = Annotated[int, Parameter(name="--seed", help="Of the draws.")]
+Json_ = Annotated[str | None, Parameter(name="--json", help="Print JSON, or write it to the file that follows.")]
+Tious_ = Annotated[list[float] | None, Parameter(name="--tiou", help="Thresholds; by default the benchmark's.")]
+
+
 @evaluate_app.command(help_epilogue=_examples(
     "cuemark evaluate detection --truth truth.json --predictions predictions.json",
-    "cuemark evaluate detection --truth truth.json --predictions predictions.json --subset testing --json",
+    "cuemark evaluate detection --truth thumos/test --train thumos/validation --predictions p.json --style thumos14",
+    "cuemark evaluate detection --truth truth.json --predictions p.json --bootstrap 1000 --json scores.json",
+    "cuemark evaluate detection --truth truth.json --predictions p.json --zero-shot 'splits/train50%; test50%'",
 ))
-def detection(*, truth: Path, predictions: Path, subset: list[str] | None = None, json: str | None = None) -> None:
-    """ActivityNet mAP at tIoU 0.5 to 0.95, with its floor.
+def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
+              style: Literal["activitynet", "thumos14"] = "activitynet", tiou: Tious_ = None, official: bool = True,
+              recall: list[int] | None = None, zero_shot: Path | None = None, classes: bool = False,
+              bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
+    """Mean average precision of labelled segments, with its floor and its ceiling.
 
     Parameters
     ----------
-    truth
-        Truth file (cuemark's, ActivityNet's, or any in that layout).
-    predictions
-        Prediction file (cuemark's or ActivityNet's).
-    subset
-        Splits to score; by default those that have predictions, training left out.
-    json
-        Print JSON, or write it to the file that follows.
+    style
+        activitynet, or thumos14: as TH14evalDet counts (Ambiguous ignored, no interpolation).
+    official
+        Ties, NaN and zero length as the released evaluator has them; --no-official: by a rule one would choose.
+    recall
+        Recall at this many times as many answers as there are instances (Ego4D's Recall@kx); may be repeated.
+    zero_shot
+        Folder of class splits: the mean over their unseen classes.
+    classes
+        Show the average precision of every class too.
     """
-    from cuemark.evaluation import evaluate_detection
+    from cuemark.datasets import splits
+
+    unseen = [second for _, second in splits.zero_shot(zero_shot)] if zero_shot is not None else None
+    result = _evaluated("detection", truth, predictions, train, subset, bootstrap, seed, json, style=style,
+                        tious=tiou, official=official, recall=tuple(recall or ()), splits=unseen)
+    if classes and json != "-" and (ap := getattr(result.score, "ap", None)) is not None:
+        table = Table("class", "average AP", header_style="bold")
+        rows = sorted(zip(result.score.classes, ap.mean(axis=1)), key=lambda row: -row[1])  # type: ignore[attr-defined]
+        for name, value in rows:
+            table.add_row(name, f"{100 * value:.2f}")
+        _console().print(table)
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate proposals --truth truth.json --predictions proposals.json",
+    "cuemark evaluate proposals --truth truth.json --predictions proposals.json --max-number 1000 --no-official",
+))
+def proposals(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
+              max_number: int = 100, official: bool = True, tiou: Tious_ = None, bootstrap: Bootstrap_ = 0,
+              seed: Seed_ = 0, json: Json_ = None) -> None:
+    """Average recall of class-agnostic segments over how many are looked at (AR@AN), and the area under it.
+
+    Parameters
+    ----------
+    max_number
+        Look at up to this many proposals a video, on average.
+    official
+        Proposals are allotted in proportion to how many a video has, as ActivityNet's evaluator does;
+        --no-official: the best k of every video.
+    """
+    _evaluated("proposals", truth, predictions, train, subset, bootstrap, seed, json, max_number=max_number,
+               official=official, tious=tiou)
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate grounding --truth charades_sta_test.txt --train charades_sta_train.txt --predictions p.json",
+    "cuemark evaluate grounding --truth test.json --predictions p.jsonl --tiou 0.5 --tiou 0.7 --strict",
+))
+def grounding(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
+              tiou: Tious_ = None, top: list[int] | None = None, strict: bool = False, bootstrap: Bootstrap_ = 0,
+              seed: Seed_ = 0, json: Json_ = None) -> None:
+    """Sentence to moment: recall of the first answers at tIoU (R@n, IoU=m) and mean tIoU.
+
+    Parameters
+    ----------
+    top
+        The n of R@n; by default 1 and 5.
+    strict
+        The tIoU must be above m, as in 2D-TAN's code for Charades-STA, ActivityNet Captions and TACoS; otherwise it
+        must reach m.
+    """
+    _evaluated("grounding", truth, predictions, train, subset, bootstrap, seed, json, strict=strict,
+               tious=tuple(tiou or (0.3, 0.5, 0.7)), ns=tuple(top or (1, 5)))
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate highlights --truth highlight_val_release.jsonl --predictions hl_val_submission.jsonl",
+))
+def highlights(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, bootstrap: Bootstrap_ = 0,
+               seed: Seed_ = 0, json: Json_ = None) -> None:
+    """QVHighlights: moments (MR-R1, MR-mAP by length) and highlights (HL-mAP, HIT@1)."""
+    _evaluated("highlights", truth, predictions, train, None, bootstrap, seed, json)
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate frames --truth groundTruth --predictions results --fps 15",
+    "cuemark evaluate frames --truth COIN.json --predictions p.json --fps 2 --background background",
+))
+def frames(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
+           fps: float | None = None, background: list[str] | None = None, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
+           json: Json_ = None) -> None:
+    """Action segmentation: frame accuracy with and without background, frame mAP, edit score, F1@{10,25,50}.
+
+    Parameters
+    ----------
+    fps
+        Frames a second to count at; by default the truth's own.
+    background
+        Labels that are no action; by default "background". Time without a label is the first of them.
+    """
+    _evaluated("frames", truth, predictions, train, subset, bootstrap, seed, json, fps=fps,
+               background=tuple(background or ("background",)))
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate captions --truth val_1.json --more val_2.json --predictions captions.json --train train.json",
+    "cuemark evaluate captions --truth val_1.json --predictions captions.json --no-meteor",
+))
+def captions(*, truth: Truth_, predictions: Predictions_, more: list[Path] | None = None, train: Train_ = None,
+             subset: Subset_ = None, tiou: Tious_ = None, meteor: bool | None = None, bootstrap: Bootstrap_ = 0,
+             seed: Seed_ = 0, json: Json_ = None) -> None:
+    """Dense captions: BLEU, METEOR, ROUGE-L, CIDEr over tIoU 0.3, 0.5, 0.7, 0.9, and SODA.
+
+    Parameters
+    ----------
+    more
+        Further reference files of the same videos; may be repeated.
+    meteor
+        Ask for METEOR's official program (needs Java and pip install "cuemark[captions]"), or leave it out; by
+        default it is used where it is there.
+    """
+    from cuemark.evaluation import truth_of
+
+    _evaluated("captions", truth, predictions, train, subset, bootstrap, seed, json,
+               tious=tuple(tiou or (0.3, 0.5, 0.7, 0.9)), meteor=meteor, more=[truth_of(path) for path in more or []])
+
+
+@evaluate_app.command(help_epilogue=_examples(
+    "cuemark evaluate episodes --truth truth.json --predictions p.json --subset validation",
+    "cuemark evaluate episodes --truth truth.json --episodes episodes.json --predictions draw0.json draw1.json",
+))
+def episodes(*, truth: Truth_, predictions: Annotated[list[Path], Parameter(consume_multiple=True)],
+             episodes: Path | None = None, train: Train_ = None, subset: Subset_ = None, tiou: Tious_ = None,
+             bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
+    """Few-shot: QAT's scoring as released, or a true N-way K-shot protocol over draws.
+
+    Parameters
+    ----------
+    predictions
+        With --episodes one file for each draw, in their order; without it one file.
+    episodes
+        Draws made by `cuemark episodes`; without it the released scoring, which tells a method the label.
+    """
+    from cuemark.metrics.episodes import read_episodes
+
+    if episodes is None and len(predictions) != 1:
+        raise CallError(f"{len(predictions)} prediction files need --episodes to say which draw each answers.")
+    drawn = read_episodes(episodes) if episodes is not None else None
+    if drawn is not None and len(predictions) != len(drawn):
+        raise CallError(f"{episodes} holds {len(drawn)} draws and there are {len(predictions)} prediction files; "
+                        "give one for each.")
+    _evaluated("episodes", truth, predictions if drawn is not None else predictions[0], train, subset, bootstrap, seed,
+               json, draws=drawn, tious=tiou)
+
+
+def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None, subset: list[str] | None,
+               bootstrap: int, seed: int, json: str | None, **options: Any) -> Evaluation:
+    """Evaluate and show: a table on a terminal, JSON for programs."""
+    from cuemark.evaluation import evaluate
+    from cuemark.progress import Bar
     from cuemark.segments import write_json
 
-    result = evaluate_detection(truth, predictions, tuple(subset) if subset else None)
+    with Bar("drawing videos", bootstrap) as bar:
+        result = evaluate(task, truth, predictions, train=train, subsets=subset, bootstrap=bootstrap, seed=seed,
+                          on_draw=lambda: bar.advance(1), **options)
+    told = result.to_json()
     if json == "-":
-        print(jsonlib.dumps(result.to_json()))
+        print(jsonlib.dumps(told))
+        return result
+    if json is not None:
+        write_json(json, told)
+    columns = ["predictions"] + (["95 %"] if result.interval else []) + (["floor"] if result.floor else [])
+    table = Table(task, *columns, *(["ceiling"] if result.ceiling else []), header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, value in result.figures.items():
+        row = [_figure(value)]
+        if result.interval:
+            row.append("{} – {}".format(*map(_figure, result.interval[name])))
+        row += [_figure(given.get(name, float("nan"))) for given in (result.floor, result.ceiling) if given]
+        table.add_row(name, *row, style="bold" if name.startswith("average") else None)
+    console = _console()
+    console.print(table)
+    lost = ([f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed."]
+            if result.missing else [])
+    for line in (f"{len(result.score.videos)} videos.", f"floor: {result.floor_of}.",
+                 f"ceiling: {result.ceiling_of}.", *lost, *result.notes):
+        console.print(line)
+    return result
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, str | int) else _figure(value)
+
+
+def _figure(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
+
+
+@app.command(help_epilogue=_examples(
+    "cuemark compare detection tsp.json clap.json --truth truth.json",
+    "cuemark compare grounding a.json b.json --truth charades_sta_test.txt --bootstrap 5000 --json",
+))
+def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset: Subset_ = None,
+            bootstrap: int = 1000, seed: Seed_ = 0, tiou: Tious_ = None, fps: float | None = None,
+            strict: bool = False, json: Json_ = None) -> None:
+    """Is the difference between two systems real? Paired bootstrap over videos.
+
+    Parameters
+    ----------
+    task
+        What is measured.
+    first, second
+        Prediction files of the two.
+    bootstrap
+        Draws of videos.
+    fps
+        Of frames: frames a second to count at.
+    strict
+        Of grounding: the tIoU must be above the threshold.
+    """
+    from cuemark.evaluation import compare as run
+    from cuemark.progress import Bar
+    from cuemark.segments import write_json
+
+    options: dict[str, Any] = {}
+    if tiou:
+        options["tious"] = tuple(tiou)
+    if fps is not None:
+        options["fps"] = fps
+    if strict:
+        options["strict"] = True
+    with Bar("drawing videos", bootstrap) as bar:
+        found = run(task, truth, first, second, bootstrap=bootstrap, seed=seed, subsets=subset,
+                    on_draw=lambda: bar.advance(1), **options)
+    told = {"task": task, "draws": bootstrap, "figures": {
+        name: {"first": d.first, "second": d.second, "difference": d.second - d.first, "low": d.low, "high": d.high,
+               "p": d.p, "real": d.real} for name, d in found.items() if d.first == d.first and d.second == d.second}}
+    if json == "-":
+        print(jsonlib.dumps(told))
         return
     if json is not None:
-        write_json(json, result.to_json())
-    scores = [s for s in (result.score, result.floor) if s is not None]
-    # thresholds below each other: beside each other they do not fit into 80 columns
-    table = Table("mAP at tIoU", *("predictions", "floor (never looks)")[:len(scores)], header_style="bold")
-    for i, tiou in enumerate(result.score.tious):
-        table.add_row(f"{tiou:.2f}", *(f"{100 * score.map[i]:.2f}" for score in scores))
-    table.add_row("average", *(f"{100 * score.average:.2f}" for score in scores), style="bold")
+        write_json(json, told)
+    table = Table(task, first.stem, second.stem, "difference", "95 %", "p", "", header_style="bold")
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for name, d in found.items():
+        table.add_row(name, _figure(d.first), _figure(d.second), f"{d.second - d.first:+.2f}",
+                      f"{d.low:+.2f} – {d.high:+.2f}", f"{d.p:.3f}", "real" if d.real else "chance could do it")
     _console().print(table)
-    if result.missing:
-        print(f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed.")
+
+
+@app.command(help_epilogue=_examples(
+    "cuemark diagnose --truth truth.json --predictions predictions.json --plots errors.png",
+    "cuemark diagnose --truth thumos/test --predictions p.json --buckets thumos14 --json",
+))
+def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None,
+             buckets: Literal["activitynet", "thumos14"] = "activitynet", characteristics: Path | None = None,
+             tiou: Tious_ = None, official: bool = True, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
+             plots: Path | None = None, json: Json_ = None) -> None:
+    """Where a detector's errors are (DETAD): kinds of false positives, sensitivity, what is missed.
+
+    Parameters
+    ----------
+    buckets
+        Bounds of short and long, few and many.
+    characteristics
+        DETAD's file of further characteristics of each instance (context, agreement).
+    official
+        The released tool's filter over thresholds; --no-official: each threshold on its own.
+    plots
+        Draw the same: errors.png gives errors_false_positives.png and two more (.svg and .pdf likewise).
+    """
+    from cuemark.datasets import detad
+    from cuemark.evaluation import diagnosis
+    from cuemark.metrics.bootstrap import interval
+    from cuemark.pictures import plot_diagnosis
+    from cuemark.progress import Bar
+    from cuemark.segments import write_json
+
+    extra = detad.characteristics(characteristics) if characteristics is not None else None
+    options: dict[str, Any] = {"tious": tuple(tiou)} if tiou else {}
+    result = diagnosis(truth, predictions, subsets=subset, buckets=buckets, characteristics=extra, official=official,
+                       **options)
+    told = result.to_json()
+    if bootstrap:
+        with Bar("drawing videos", bootstrap) as bar:
+            sure = interval(result, bootstrap, seed, on_draw=lambda: bar.advance(1))
+        told["interval"] = {name: ends for name, ends in sure.items() if ends[0] == ends[0]}
+    if plots is not None:
+        plot_diagnosis(result, plots)
+    if json == "-":
+        print(jsonlib.dumps(told))
+        return
+    if json is not None:
+        write_json(json, told)
+    for title, columns, rows in result.tables():
+        table = Table(*columns, title=title, title_justify="left", header_style="bold")
+        for row in rows:
+            table.add_row(*(_cell(cell) for cell in row))
+        _console().print(table)
+    if bootstrap:
+        table = Table("figure", "value", "95 %", header_style="bold")
+        for name, value in result.figures().items():
+            table.add_row(name, _figure(value), "{} – {}".format(*map(_figure, sure[name])))
+        _console().print(table)
+
+
+@app.command(name="episodes", help_epilogue=_examples(
+    "cuemark episodes --support truth.json --classes novel.txt --ways 5 --shots 5 --draws 10 --out episodes.json",
+))
+def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | None = None, ways: int = 5,
+                     shots: int = 5, draws: int = 10, seed: Seed_ = 0) -> None:
+    """Draw few-shot episodes: which instances are shown, which videos are asked; the two never share a video.
+
+    Parameters
+    ----------
+    support
+        Truth that examples are drawn from: its training videos, where it has any.
+    classes
+        The novel classes: one a line, or a JSON list, or the split file whose "test" list they are.
+    out
+        The draws, as JSON; `cuemark evaluate episodes` scores answers to them.
+    query
+        Truth of the videos that are asked; by default the validation or testing videos of --support.
+    ways
+        Classes of an episode.
+    shots
+        Examples of a class.
+    draws
+        How many episodes.
+    """
+    from cuemark.evaluation import draw_episodes
+
+    drawn = draw_episodes(support, classes, out, query=query, ways=ways, shots=shots, draws=draws, seed=seed)
+    print(f"{len(drawn)} draws of {ways} classes with {shots} examples each in {out}")
+
+
+From_ = Annotated[str | None, Parameter(name="--from", help="The format; by default it is guessed, and said.")]
+Fps_ = Annotated[float | None, Parameter(name="--fps", help="Frames a second, where a file counts frames.")]
+Videos_ = Annotated[Path | None, Parameter(name="--videos", help="Folder of the videos, for lengths and rates.")]
+
+
+@app.command(help_epilogue=_examples(
+    "cuemark convert thumos_gt.json --to csv --out thumos.csv",
+    "cuemark convert project-12.json --from label-studio --fps 25 --to cuemark --out truth.json",
+    "cuemark convert predictions.json --to srt --out subtitles/",
+))
+def convert(file: Path, *, to: str, out: Path, from_: From_ = None, fps: Fps_ = None, videos: Videos_ = None,
+            truth: Path | None = None, meta: Path | None = None, subset: str = "training") -> None:
+    """Annotations or predictions from one format to another.
+
+    Parameters
+    ----------
+    file
+        What to convert: a file, or a folder of them.
+    to
+        The format to write.
+    out
+        The file, or for formats of one video the folder, to write.
+    truth
+        Of predictions: truth of their videos, for lengths, rates and queries.
+    meta
+        The file beside it that some formats need (lengths, label names), where it is not where its authors put it.
+    subset
+        The split of videos whose file names none.
+    """
+    from cuemark import conversion
+    from cuemark.datasets.format import Reading
+
+    read = conversion.convert(file, out, to, from_=from_, videos=videos, fps=fps, truth=truth,
+                               reading=Reading(fps=fps, meta=meta, subset=subset))
+    _said(read)
+    rows = [len(v.annotations) for v in read.truth.values()] if read.truth is not None else [
+        len(row) for row in (read.predictions or {}).values()]
+    print(f"{sum(rows)} segments of {len(rows)} videos in {out}")
+
+
+def _said(read: Annotations) -> None:
+    """Which format was guessed, and what was dropped or clipped."""
+    if read.guessed:
+        print(f"{read.format.name}: {read.format.title}, guessed (--from {read.format.name} says so)", file=sys.stderr)
+    for done in ("dropped", "clipped"):
+        if some := [p for p in read.problems if p.done == done]:
+            print(f"{len(some)} {done}, the first: {some[0].where}: {some[0].what}", file=sys.stderr)
+
+
+@app.command(help_epilogue=_examples(
+    "cuemark check truth.json",
+    "cuemark check charades_sta_train.txt --videos Charades_v1 --json",
+))
+def check(file: Path, *, from_: From_ = None, videos: Videos_ = None, classes: Path | None = None, fps: Fps_ = None,
+          meta: Path | None = None, show: int = 20, json: Json_ = None) -> int:
+    """What is wrong in an annotation file, and what is in it. Status 1 when something is wrong.
+
+    Parameters
+    ----------
+    classes
+        The labels there may be: one a line, or a JSON list.
+    meta
+        The file beside it that some formats need.
+    show
+        Show this many findings of a kind.
+    """
+    from cuemark import conversion
+    from cuemark.datasets.format import Reading
+    from cuemark.datasets.splits import read_classes
+    from cuemark.segments import write_json
+
+    labels = read_classes(classes) if classes is not None else None
+    report = conversion.check(file, from_, videos=videos, labels=labels, reading=Reading(fps=fps, meta=meta))
+    if json == "-":
+        print(jsonlib.dumps(report.to_json()))
+        return 1 if report.findings else 0
+    if json is not None:
+        write_json(json, report.to_json())
+    _said(report.read)
+    console = _console()
+    for title, columns, rows in report.tables(show):
+        table = Table(*columns, title=title, title_justify="left", header_style="bold")
+        for row in rows:
+            table.add_row(*(_cell(cell) for cell in row))
+        console.print(table)
+    print(f"{len(report.findings)} findings" if report.findings else "nothing is wrong")
+    return 1 if report.findings else 0
 
 
 @app.command(help_epilogue=_examples(
@@ -357,7 +775,7 @@ def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html
     show
         How many videos get a timeline.
     """
-    from cuemark.evaluation import report_files
+    from cuemark.report import report_files
 
     report_files(truth, _named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
                  _named(features or [], "--features"), show)

@@ -26,8 +26,8 @@ from rich.table import Table
 
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.evaluation import blind
 from cuemark.extraction import FeatureFolder, extract
+from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import DetectionScore, detection
 from cuemark.progress import Bar, say

@@ -1,128 +1,440 @@
-"""Predictions and truth to scores, with the floor beside them: what a predictor that never looks would get."""
+"""Predictions and truth to scores, with what they are worth beside them: floor, ceiling, and how sure they are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from cuemark.errors import unknown
-from cuemark.extraction import FeatureFolder
-from cuemark.metrics.detection import DetectionScore, detection
-from cuemark.report import Run, write_report
-from cuemark.segments import Predictions, Segment, Truth, labels_of, read_predictions, read_truth, subset, times, tiou
-from cuemark.video import find_videos
+from cuemark import conversion, floors
+from cuemark.datasets import qvhighlights
+from cuemark.datasets.splits import read_classes
+from cuemark.errors import CallError, DataError, unknown
+from cuemark.metrics.bootstrap import Difference, Score, interval, paired
+from cuemark.metrics.captions import captions
+from cuemark.metrics.detection import detection, recall_at, thumos, zero_shot
+from cuemark.metrics.diagnosis import ACTIVITYNET, THUMOS, Diagnosis, diagnose
+from cuemark.metrics.episodes import Episode, draw, episodes, released, write_episodes
+from cuemark.metrics.frames import frames
+from cuemark.metrics.grounding import grounding
+from cuemark.metrics.highlights import highlights
+from cuemark.metrics.proposals import proposals
+from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, subset
+
+Source = str | Path | Truth
+TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
+CHOOSING = 500
+"""The floor is chosen on this many training videos at most: more change no choice and cost seconds."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A score and its floor."""
+    """A score, and what it is worth. Figures are in the unit papers print."""
 
-    score: DetectionScore
-    floor: DetectionScore | None
-    """Of :func:`blind`; None where the truth has no training videos to learn it from."""
-    missing: tuple[str, ...]
+    task: str
+    score: Score
+    figures: dict[str, float]
+    floor: dict[str, float] | None
+    """Of the same figures; None where no floor can be had."""
+    floor_of: str
+    """How the floor was made, or why there is none."""
+    ceiling: dict[str, float] | None
+    ceiling_of: str
+    interval: dict[str, tuple[float, float]] | None = None
+    """95 % over draws of videos, where asked for."""
+    missing: tuple[str, ...] = ()
     """Videos of the truth without any prediction; their instances count as missed."""
+    notes: tuple[str, ...] = ()
+    """What was left out or strange, a sentence each."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"task": "detection", **_json(self.score), "missing_videos": list(self.missing),
-                "floor": _json(self.floor) if self.floor else None}
+        """For programs; a figure without meaning is null."""
+        rows = {}
+        for name, value in self.figures.items():
+            row = {"value": _number(value)}
+            for key, column in (("floor", self.floor), ("ceiling", self.ceiling)):
+                row[key] = _number(column[name]) if column is not None and name in column else None
+            if self.interval is not None and name in self.interval:
+                row["low"], row["high"] = map(_number, self.interval[name])
+            rows[name] = row
+        return {"task": self.task, "figures": rows, "floor": self.floor_of, "ceiling": self.ceiling_of,
+                "videos": len(self.score.videos), "missing_videos": list(self.missing), "notes": list(self.notes)}
 
 
-def _json(score: DetectionScore) -> dict[str, Any]:
-    return {"average_mAP": score.average,
-            "mAP": {f"{t:.2f}": float(m) for t, m in zip(score.tious, score.map, strict=True)}}
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
-def evaluate_detection(truth: str | Path | Truth, predictions: str | Path | Predictions,
-                       subsets: tuple[str, ...] | None = None, training: tuple[str, ...] = ("training",)) -> Evaluation:
-    """ActivityNet mAP of predictions, from files or from what they hold.
+@dataclass(frozen=True)
+class Task:
+    """How one task is scored. T is :data:`~cuemark.segments.Truth`, or a list of Moments."""
+
+    score: Callable[[Any, Any], Score]
+    figure: str
+    """The main figure: between floors, training truth decides by it."""
+    floors: Callable[[Any | None, Any, Any], dict[str, Any]]
+    """(training or None, videos, predictions) -> what each predictor that never looks says of the videos."""
+    ceiling: Callable[[Any], Any]
+    needs: str = "labelled segments"
+    """What training truth must have to learn a floor from."""
+
+
+# ---------------------------------------------------------------------------------------------- tasks
+
+
+def _detection(style: str = "activitynet", tious: Sequence[float] | None = None, official: bool = True,
+               recall: Collection[int] = (), splits: Sequence[Collection[str]] | None = None) -> Task:
+    if style not in ("activitynet", "thumos14"):
+        raise unknown("style of detection", style, ("activitynet", "thumos14"))
+    chosen = {} if tious is None else {"tious": tious}
+    if splits is not None:
+        score: Callable[[Any, Any], Score] = partial(zero_shot, splits=splits, **chosen)  # type: ignore[arg-type]
+    elif recall:
+        score = partial(recall_at, multiples=tuple(recall), **chosen)  # type: ignore[arg-type]
+    elif style == "thumos14":
+        score = partial(thumos, **chosen)  # type: ignore[arg-type]
+    else:
+        score = partial(detection, official=official, **chosen)  # type: ignore[arg-type]
+
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        if training is None:
+            return {}
+        return {"the commonest stretches of training": floors.blind(training, videos),
+                "windows of each class's usual length": floors.tiled(training, videos)}
+
+    return Task(score, "average mAP", say, floors.oracle)
+
+
+def _proposals(max_number: int | None = 100, official: bool = True, tious: Sequence[float] | None = None) -> Task:
+    chosen = {} if tious is None else {"tious": tious}
+
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        uniform = {"uniform random stretches": floors.proposals(None, videos)}
+        if training is None:
+            return uniform
+        return {"the stretches that cover training best": floors.proposals(training, videos)} | uniform
+
+    return Task(partial(proposals, max_number=max_number, official=official, **chosen),  # type: ignore[arg-type]
+                "AUC", say, floors.oracle, "segments")
+
+
+def _grounding(tious: Sequence[float] = (0.3, 0.5, 0.7), ns: Sequence[int] = (1, 5), strict: bool = False) -> Task:
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        whole = {"the whole video": floors.answers(floors.WHOLE, videos)}
+        if training is None:
+            return whole
+        real, _ = floors.relative(training, lambda s: s.sentence is not None)
+        spans = floors.covering(real, max(ns), tuple(tious))
+        return {"the stretches that cover training best": floors.answers(spans, videos)} | whole
+
+    return Task(partial(grounding, ns=tuple(ns), tious=tuple(tious), strict=strict), "mIoU", say, floors.oracle,
+                "sentences")
+
+
+def _highlights() -> Task:
+    def say(training: list[Moments] | None, asked: list[Moments], found: Any) -> dict[str, list[Moments]]:
+        constant = {"the whole video, every clip alike": floors.highlights(None, asked)}
+        if training is None:
+            return constant
+        return {"the stretches and clips that training likes best": floors.highlights(training, asked)} | constant
+
+    return Task(highlights, "MR-full-mAP", say, floors.oracle_highlights, "sentences")
+
+
+def _frames(fps: float | None = None, background: Collection[str] = ("background",)) -> Task:
+    first = next(iter(background), "background")
+
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        nothing = {"background everywhere": {vid: [Segment(0.0, v.duration, first, 1.0)] for vid, v in videos.items()}}
+        if training is None:
+            return nothing
+        common = partial(floors.commonest, training, videos, background=first)
+        return {"the commonest label": common(cells=1), "the commonest label of each part": common(cells=50)} | nothing
+
+    return Task(partial(frames, fps=fps, background=tuple(background)), "accuracy", say, floors.oracle)
+
+
+def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None = None,
+              more: Sequence[Truth] = ()) -> Task:
+    def score(truth: Truth, found: Predictions) -> Score:
+        return captions([truth, *more], found, tious=tuple(tious), meteor=meteor)
+
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        if training is None:
+            return {}
+        given = any(found.values()) and all(
+            {(s.start, s.end) for s in row} <= {(s.start, s.end) for s in videos[vid].annotations}
+            for vid, row in found.items() if vid in videos)
+        if given:  # captions of the truth's own segments are on another scale; so must be their floor
+            return {"one typical sentence at the truth's segments": floors.captions(training, videos, at={
+                vid: list(v.annotations) for vid, v in videos.items()})}
+        return {"one typical sentence at the stretches that cover training best": floors.captions(training, videos)}
+
+    def ceiling(truth: Truth) -> Predictions:
+        return floors.oracle(truth)
+
+    return Task(score, "METEOR", say, ceiling, "sentences")
+
+
+def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | None = None) -> Task:
+    chosen = {} if tious is None else {"tious": tious}
+
+    def score(truth: Truth, found: Any) -> Score:
+        if draws is None:
+            return released(truth, found, **chosen)
+        return episodes(truth, draws, found if isinstance(found, list) else [found] * len(draws),
+                        **chosen)
+
+    def say(training: Truth | None, videos: Truth, found: Any) -> dict[str, Any]:
+        boxes = {"the whole video": floors.WHOLE, "5 % to 95 % of the video": np.array([[0.05, 0.95]])}
+        if training is not None:
+            boxes["the stretches that cover the base classes best"] = floors.covering(
+                floors.relative(training)[0], 8, np.linspace(0.5, 0.95, 10).tolist())
+        if draws is None:  # the released protocol tells the label of every video
+            return {name: {vid: floors.boxes(spans, v.duration, labels_of({vid: v})) for vid, v in videos.items()}
+                    for name, spans in boxes.items()}
+        name, spans = boxes.popitem()  # a draw cannot be tried on training videos: no choice, but the last
+        return {name: [{vid: floors.boxes(spans, videos[vid].duration, draw.classes) for vid in draw.queries}
+                       for draw in draws]}
+
+    return Task(score, "average mAP", say, floors.oracle)
+
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "detection": _detection, "proposals": _proposals, "grounding": _grounding, "highlights": _highlights,
+    "frames": _frames, "captions": _captions, "episodes": _episodes,
+}
+
+
+# ---------------------------------------------------------------------------------------------- doing it
+
+
+def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any, *,
+             train: Source | Sequence[Moments] | None = None, subsets: Collection[str] | None = None,
+             training: Collection[str] = ("training",), bootstrap: int = 0, seed: int = 0, worth: bool = True,
+             on_draw: Callable[[], object] = lambda: None, **options: Any) -> Evaluation:
+    """Score predictions with the field's metric, its floor and its ceiling.
 
     Args:
+        task: one of :data:`TASKS`.
+        truth: a file in any format of :data:`cuemark.datasets.FORMATS`, or what such a file holds.
+        predictions: likewise.
+        train: truth to learn the floor from, where it is in a file of its own; by default the truth's videos of the
+            splits ``training``.
         subsets: which splits of the truth are scored; None: those that have predictions and are not ``training``,
             or all if no other is there.
-        training: splits that the floor learns from.
+        bootstrap: draws of videos for a 95 % interval; 0: none.
+        worth: give floor and ceiling; False is faster.
+        options: of the task's metric (``style``, ``tious``, ``strict``, ``fps``, ``background`` …).
 
     Raises:
+        CallError: an unknown task, or an option it does not have.
         DataError: a file is malformed, or no video of these splits is in the truth.
     """
-    everything = truth if isinstance(truth, dict) else read_truth(truth)
-    found = predictions if isinstance(predictions, dict) else read_predictions(predictions)
-    scored, learn = _split(everything, found, subsets, training)
-    floor = detection(scored, blind(learn, scored)) if learn else None
-    missing = tuple(vid for vid in scored if vid not in found)
-    # the official evaluator counts what is predicted in other videos as false; here they are other splits' answers
-    kept = {vid: s for vid, s in found.items() if vid in scored or vid not in everything}
-    return Evaluation(detection(scored, kept), floor, missing)
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
+    try:
+        how = TASKS[task](**options)
+    except TypeError as error:
+        raise CallError(f"task '{task}' does not take these options: {error}.") from None
+    real, learn, found = (_moments if task == "highlights" else _videos)(truth, predictions, train, subsets, training)
+    score = how.score(real, found)
+    floor, floor_of = _floor(how, real, learn, found) if worth else (None, "not asked for")
+    ceiling = how.score(real, how.ceiling(real)).figures() if worth else None
+    sure = interval(score, bootstrap, seed, on_draw) if bootstrap else None
+    predicted = {m.video for m in found} if task == "highlights" else _predicted(found)
+    missing = tuple(video for video in score.videos if video not in predicted)
+    return Evaluation(task, score, score.figures(), floor, floor_of, ceiling,
+                      "the truth itself, under the metric's limits" if worth else "not asked for", sure, missing,
+                      _notes(score))
 
 
-def _split(truth: Truth, found: Predictions, subsets: tuple[str, ...] | None, training: tuple[str, ...]
+def compare(task: TaskName, truth: Source | Sequence[Moments], first: Any, second: Any, *, bootstrap: int = 1000,
+            seed: int = 0, subsets: Collection[str] | None = None, training: Collection[str] = ("training",),
+            on_draw: Callable[[], object] = lambda: None, **options: Any) -> dict[str, Difference]:
+    """Is the second system better than the first? Every figure's difference, by paired bootstrap over videos.
+
+    Raises:
+        CallError, DataError: as :func:`evaluate`.
+    """
+    one, other = (evaluate(task, truth, found, subsets=subsets, training=training, worth=False, **options).score
+                  for found in (first, second))
+    return paired(one, other, bootstrap, seed, on_draw)
+
+
+def diagnosis(truth: Source, predictions: Any, *, subsets: Collection[str] | None = None,
+              training: Collection[str] = ("training",), buckets: str = "activitynet",
+              characteristics: Mapping[Any, Any] | None = None, **options: Any) -> Diagnosis:
+    """Where a detector's errors are (DETAD); see :mod:`cuemark.metrics.diagnosis`.
+
+    Raises:
+        CallError: unknown buckets.
+        DataError: as :func:`evaluate`.
+    """
+    known = {"activitynet": ACTIVITYNET, "thumos14": THUMOS}
+    if buckets not in known:
+        raise unknown("buckets", buckets, known)
+    real, _, found = _videos(truth, predictions, None, subsets, training)
+    return diagnose(real, found, buckets=known[buckets], characteristics=characteristics, **options)
+
+
+def _floor(task: Task, real: Any, learn: Any | None, found: Any) -> tuple[dict[str, float] | None, str]:
+    """Figures of the best predictor that never looks, and its name."""
+    said = task.floors(learn, real, found)
+    if not said:
+        return None, f"needs training truth with {task.needs} to learn from: give it with --train"
+    if learn is None:
+        name = next(iter(said))
+        return task.score(real, said[name]).figures(), f"{name} (no training truth was given)"
+    name = next(iter(said))
+    if len(said) > 1:
+        sample = _sample(learn)
+        tried = {n: task.score(sample, s).figures() for n, s in task.floors(learn, sample, said).items()}
+        name = max(tried, key=lambda n: _main(tried[n], task.figure))
+    return task.score(real, said[name]).figures(), f"{name}, chosen on training truth"
+
+
+def _main(figures: Mapping[str, float], name: str) -> float:
+    value = figures.get(name, next(iter(figures.values())))
+    return -1.0 if math.isnan(value) else value
+
+
+def _sample(learn: Any) -> Any:
+    chosen = np.random.default_rng(0).permutation(len(learn))[:CHOOSING]
+    if isinstance(learn, dict):
+        names = list(learn)
+        return {names[i]: learn[names[i]] for i in sorted(chosen)}
+    return [learn[i] for i in sorted(chosen)]
+
+
+def _predicted(found: Any) -> set[str]:
+    return set().union(*found) if isinstance(found, list) else {vid for vid, row in found.items() if row}
+
+
+def _notes(score: Any) -> tuple[str, ...]:
+    """What a score left out or found strange, from the fields that some scores have."""
+    notes = []
+    ignored = getattr(score, "ignored", None)
+    if ignored:
+        first = next(iter(ignored))
+        notes.append(f"{sum(ignored.values())} predictions carry a label that is no class of the truth "
+                     f"('{first}' and {len(ignored) - 1} more) and were left out.")
+    if strange := getattr(score, "unknown", 0):
+        notes.append(f"{strange} predictions are of videos or sentences that the truth does not have.")
+    if (lost := getattr(score, "missing", 0)) and isinstance(lost, int):
+        notes.append(f"{lost} sentences have no prediction; they count as missed.")
+    return tuple(notes)
+
+
+# ---------------------------------------------------------------------------------------------- what is scored
+
+
+def _videos(truth: Any, predictions: Any, train: Any, subsets: Collection[str] | None, training: Collection[str]
+            ) -> tuple[Truth, Truth | None, Any]:
+    everything = truth_of(truth)
+    several = isinstance(predictions, list | tuple)
+    found = [_meeting(predictions_of(p), everything) for p in (predictions if several else [predictions])]
+    merged: Predictions = {vid: [] for run in found for vid in run}
+    scored, learn = split(everything, merged, subsets, training)
+    if train is not None:
+        given = truth_of(train)
+        learn = {vid: v for vid, v in given.items() if v.annotations and vid not in scored}
+        chosen = {vid: v for vid, v in learn.items() if v.subset in training}
+        learn = chosen or learn  # a file of training alone may call its split anything
+    # the official evaluators count what is predicted in other videos as false; here they are other splits' answers
+    kept = [{vid: s for vid, s in run.items() if vid in scored or vid not in everything} for run in found]
+    return scored, learn or None, kept if several else kept[0]
+
+
+def _meeting(found: Predictions, truth: Truth) -> Predictions:
+    """The same under the truth's names: ActivityNet's videos are called with ``v_`` in some files, without in others.
+
+    Only where no name meets as it is, and all that meet then do so in one way.
+    """
+    if not truth or any(vid in truth for vid in found):
+        return found
+    for rename in (lambda vid: f"v_{vid}", lambda vid: vid.removeprefix("v_")):
+        if any(rename(vid) in truth for vid in found):
+            return {rename(vid): row for vid, row in found.items()}
+    return found
+
+
+def _moments(truth: Any, predictions: Any, train: Any, subsets: Any, training: Any
+             ) -> tuple[list[Moments], list[Moments] | None, list[Moments]]:
+    def rows(source: Any) -> list[Moments]:
+        return list(source) if not isinstance(source, str | Path) else qvhighlights.moments(Path(source))
+
+    real = rows(truth)
+    videos = {m.video for m in real}
+    learn = [m for m in rows(train) if m.video not in videos] if train is not None else []
+    return real, learn or None, rows(predictions)
+
+
+def split(truth: Truth, found: Predictions, subsets: Collection[str] | None, training: Collection[str]
            ) -> tuple[Truth, Truth]:
-    """The videos that are scored, and the annotated training videos that the floor learns from."""
+    """The videos that are scored, and the annotated training videos that a floor learns from."""
     if subsets is None:
         present = {truth[v].subset for v in found if v in truth} - set(training)
         subsets = tuple(sorted(present)) or tuple(sorted({v.subset for v in truth.values()}))
     scored = subset(truth, *subsets)
-    learn = {vid: v for vid, v in truth.items() if v.subset in training and vid not in scored and labels_of({vid: v})}
+    learn = {vid: v for vid, v in truth.items() if v.subset in training and vid not in scored and v.annotations}
     return scored, learn
 
 
-def blind(training: Truth, videos: Truth, count: int = 100, cells: int = 20) -> Predictions:
-    """What a predictor says that never looks: the same stretches of every video, by how common they were in training.
-
-    Candidates are all spans between ``cells`` + 1 equal marks of a video, for each class. Each is scored by the number
-    of training instances of the class that it would match at tIoU 0.5, relative to their videos' lengths; the best
-    ``count`` are said of every video. It learns from training truth only.
-    """
-    instances, owners = [], []
-    names = labels_of(training)
-    for video in training.values():
-        for s in video.annotations:
-            if s.label is not None and video.duration > 0:
-                instances.append(Segment(s.start / video.duration, s.end / video.duration))
-                owners.append(names.index(s.label))
-    if not instances:
-        return {vid: [] for vid in videos}
-    marks = np.linspace(0, 1, cells + 1)
-    spans = np.array([(a, b) for i, a in enumerate(marks) for b in marks[i + 1:]])
-    hits = tiou(spans, times(instances)) >= 0.5
-    votes = np.stack([hits[:, np.array(owners) == k].sum(1) for k in range(len(names))], axis=1)
-    best = np.argsort(-votes, axis=None, kind="stable")[:count]
-    said = [(spans[i // len(names)], names[i % len(names)], votes.flat[i] / len(instances)) for i in best]
-    return {vid: [Segment(float(a * v.duration), float(b * v.duration), name, float(score))
-                  for (a, b), name, score in said if score > 0] for vid, v in videos.items()}
-
-
-def report_files(truth: str | Path, predictions: Mapping[str, str | Path], out: str | Path,
-                 videos: str | Path | None = None, subsets: tuple[str, ...] | None = None,
-                 features: Mapping[str, str | Path] | None = None, show: int = 4) -> None:
-    """Prediction files against a truth file as one HTML page, with the floor as a run of its own.
-
-    Args:
-        predictions: name of a run -> its file.
-        videos: folder of the videos, for thumbnails.
-        subsets: see :func:`evaluate_detection`; by default those that any run has predictions for.
-        features: name of a run -> its features folder.
+def truth_of(source: Source, format: str | None = None) -> Truth:
+    """Truth from a file in any format, or as it is.
 
     Raises:
-        DataError: a file is malformed, or no video of these splits is in the truth.
-        CallError: features are named for a run that is not there.
+        DataError: the file is malformed, is in no known format, or holds predictions.
     """
-    everything = read_truth(truth)
-    found = {name: read_predictions(path) for name, path in predictions.items()}
-    folders = {name: FeatureFolder.open(path) for name, path in (features or {}).items()}
-    for name in folders:
-        if name not in found:
-            raise unknown("run among --features", name, found)
-    merged: Predictions = {vid: [] for run in found.values() for vid in run}
-    scored, learn = _split(everything, merged, subsets, ("training",))
-    runs = [Run(name, {v: s for v, s in run.items() if v in scored or v not in everything}, features=folders.get(name))
-            for name, run in found.items()]
-    if learn:
-        runs.append(Run("never looks", blind(learn, scored), floor=True,
-                        note="the most common stretches and classes of training"))
-    files = find_videos(videos, scored) if videos is not None else {}
-    write_report(out, scored, runs, videos=files, show=show)
+    if isinstance(source, dict):
+        return source
+    read = conversion.read(Path(source), format)
+    if read.truth is None:
+        raise DataError(f"'{source}' holds predictions ({read.format.title}), and truth is needed; perhaps the two "
+                        "files are swapped.")
+    return read.truth
+
+
+def predictions_of(source: Any, format: str | None = None) -> Predictions:
+    """Predictions from a file in any format, or as they are; where a format makes no difference, its segments.
+
+    Raises:
+        DataError: the file is malformed or is in no known format.
+    """
+    if isinstance(source, dict):
+        return source
+    read = conversion.read(Path(source), format)
+    if read.predictions is not None:
+        return read.predictions
+    assert read.truth is not None
+    return {vid: list(video.annotations) for vid, video in read.truth.items()}
+
+
+def draw_episodes(support: Source, classes: str | Path | Collection[str], out: str | Path, *,
+                  query: Source | None = None, ways: int = 5, shots: int = 5, draws: int = 10, seed: int = 0
+                  ) -> list[Episode]:
+    """Draw few-shot episodes and write them; see :mod:`cuemark.metrics.episodes`.
+
+    Args:
+        support: truth that examples are drawn from: its training videos, where it has any.
+        classes: the novel classes, or a file of them (:func:`cuemark.datasets.splits.read_classes`).
+        query: truth of the videos that are asked; by default the others of ``support``.
+
+    Raises:
+        DataError: there is nothing to ask, or a class has too few examples.
+    """
+    names = read_classes(Path(classes)) if isinstance(classes, str | Path) else list(classes)
+    everything = truth_of(support)
+    shown = {vid: v for vid, v in everything.items() if v.subset == "training"} or everything
+    asked = truth_of(query) if query is not None else {v: t for v, t in everything.items() if v not in shown}
+    if not asked:
+        raise DataError("no video is left to ask: all of the truth are training videos; name others with --query.")
+    drawn = draw(shown, asked, names, ways, shots, draws, seed)
+    write_episodes(out, drawn)
+    return drawn

@@ -28,12 +28,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import ArrayLike
 
-from cuemark import analysis
-from cuemark.errors import CallError, CuemarkError
+from cuemark import analysis, floors
+from cuemark.errors import CallError, CuemarkError, unknown
+from cuemark.evaluation import predictions_of, split, truth_of
+from cuemark.extraction import FeatureFolder
 from cuemark.grid import Features
 from cuemark.metrics.detection import TIOUS, DetectionScore, detection
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth, replacing, times, tiou
-from cuemark.video import frames_at, jpeg
+from cuemark.segments import Predictions, Segment, Truth, VideoTruth, labels_of, replacing, times, tiou
+from cuemark.video import find_videos, frames_at, jpeg
 
 _THUMBNAILS = 12
 """In a timeline's strip. A phone shows every third: the middles of four equal parts, as these are of twelve."""
@@ -148,6 +150,38 @@ def write_report(
 
 
 # ------------------------------------------------------------------------------------------------ words
+
+
+def report_files(truth: str | Path, predictions: Mapping[str, str | Path], out: str | Path,
+                 videos: str | Path | None = None, subsets: tuple[str, ...] | None = None,
+                 features: Mapping[str, str | Path] | None = None, show: int = 4) -> None:
+    """Prediction files against a truth file as one HTML page, with the floor as a run of its own.
+
+    Args:
+        predictions: name of a run -> its file.
+        videos: folder of the videos, for thumbnails.
+        subsets: see :func:`evaluate`; by default those that any run has predictions for.
+        features: name of a run -> its features folder.
+
+    Raises:
+        DataError: a file is malformed, or no video of these splits is in the truth.
+        CallError: features are named for a run that is not there.
+    """
+    everything = truth_of(truth)
+    found = {name: predictions_of(path) for name, path in predictions.items()}
+    folders = {name: FeatureFolder.open(path) for name, path in (features or {}).items()}
+    for name in folders:
+        if name not in found:
+            raise unknown("run among --features", name, found)
+    merged: Predictions = {vid: [] for run in found.values() for vid in run}
+    scored, learn = split(everything, merged, subsets, ("training",))
+    runs = [Run(name, {v: s for v, s in run.items() if v in scored or v not in everything}, features=folders.get(name))
+            for name, run in found.items()]
+    if labels_of(learn):
+        runs.append(Run("never looks", floors.blind(learn, scored), floor=True,
+                        note="the most common stretches and classes of training"))
+    files = find_videos(videos, scored) if videos is not None else {}
+    write_report(out, scored, runs, videos=files, show=show)
 
 
 def _text(value: object) -> str:
