@@ -75,8 +75,6 @@ class Task:
     """How one task is scored. T is :data:`~cuemark.segments.Truth`, or a list of Moments."""
 
     score: Callable[[Any, Any], Score]
-    figure: str
-    """The main figure: between floors, training truth decides by it."""
     floors: Callable[[Any | None, Any, Any], dict[str, Any]]
     """(training or None, videos, predictions) -> what each predictor that never looks says of the videos."""
     ceiling: Callable[[Any], Any]
@@ -104,10 +102,11 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
         if training is None:
             return {}
+        tiles = min(1000, 500_000 // max(1, len(videos)))  # an hour of many classes has thousands
         return {"the commonest stretches of training": floors.blind(training, videos),
-                "windows of each class's usual length": floors.tiled(training, videos)}
+                "windows of each class's usual length": floors.tiled(training, videos, count=tiles)}
 
-    return Task(score, "average mAP", say, floors.oracle)
+    return Task(score, say, floors.oracle)
 
 
 def _proposals(max_number: int | None = 100, official: bool = True, tious: Sequence[float] | None = None) -> Task:
@@ -120,7 +119,7 @@ def _proposals(max_number: int | None = 100, official: bool = True, tious: Seque
         return {"the stretches that cover training best": floors.proposals(training, videos)} | uniform
 
     return Task(partial(proposals, max_number=max_number, official=official, **chosen),  # type: ignore[arg-type]
-                "AUC", say, floors.oracle, "segments")
+                say, partial(floors.oracle_proposals, count=max_number or 100), "segments")
 
 
 def _grounding(tious: Sequence[float] = (0.3, 0.5, 0.7), ns: Sequence[int] = (1, 5), strict: bool = False) -> Task:
@@ -132,7 +131,7 @@ def _grounding(tious: Sequence[float] = (0.3, 0.5, 0.7), ns: Sequence[int] = (1,
         spans = floors.covering(real, max(ns), tuple(tious))
         return {"the stretches that cover training best": floors.answers(spans, videos)} | whole
 
-    return Task(partial(grounding, ns=tuple(ns), tious=tuple(tious), strict=strict), "mIoU", say, floors.oracle,
+    return Task(partial(grounding, ns=tuple(ns), tious=tuple(tious), strict=strict), say, floors.oracle,
                 "sentences")
 
 
@@ -143,7 +142,7 @@ def _highlights() -> Task:
             return constant
         return {"the stretches and clips that training likes best": floors.highlights(training, asked)} | constant
 
-    return Task(highlights, "MR-full-mAP", say, floors.oracle_highlights, "sentences")
+    return Task(highlights, say, floors.oracle_highlights, "sentences")
 
 
 def _frames(fps: float | None = None, background: Collection[str] = ("background",)) -> Task:
@@ -156,7 +155,7 @@ def _frames(fps: float | None = None, background: Collection[str] = ("background
         common = partial(floors.commonest, training, videos, background=first)
         return {"the commonest label": common(cells=1), "the commonest label of each part": common(cells=50)} | nothing
 
-    return Task(partial(frames, fps=fps, background=tuple(background)), "accuracy", say, floors.oracle)
+    return Task(partial(frames, fps=fps, background=tuple(background)), say, floors.oracle)
 
 
 def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None = None,
@@ -178,7 +177,7 @@ def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None
     def ceiling(truth: Truth) -> Predictions:
         return floors.oracle(truth)
 
-    return Task(score, "METEOR", say, ceiling, "sentences")
+    return Task(score, say, ceiling, "sentences")
 
 
 def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | None = None) -> Task:
@@ -202,7 +201,7 @@ def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | N
         return {name: [{vid: floors.boxes(spans, videos[vid].duration, draw.classes) for vid in draw.queries}
                        for draw in draws]}
 
-    return Task(score, "average mAP", say, floors.oracle)
+    return Task(score, say, floors.oracle)
 
 
 TASKS: dict[str, Callable[..., Task]] = {
@@ -284,24 +283,22 @@ def diagnosis(truth: Source, predictions: Any, *, subsets: Collection[str] | Non
 
 
 def _floor(task: Task, real: Any, learn: Any | None, found: Any) -> tuple[dict[str, float] | None, str]:
-    """Figures of the best predictor that never looks, and its name."""
+    """For every figure, what the predictor that never looks gets that is best at it on training truth; their names."""
     said = task.floors(learn, real, found)
     if not said:
         return None, f"needs training truth with {task.needs} to learn from: give it with --train"
+    first = next(iter(said))
     if learn is None:
-        name = next(iter(said))
-        return task.score(real, said[name]).figures(), f"{name} (no training truth was given)"
-    name = next(iter(said))
-    if len(said) > 1:
-        sample = _sample(learn)
-        tried = {n: task.score(sample, s).figures() for n, s in task.floors(learn, sample, said).items()}
-        name = max(tried, key=lambda n: _main(tried[n], task.figure))
-    return task.score(real, said[name]).figures(), f"{name}, chosen on training truth"
-
-
-def _main(figures: Mapping[str, float], name: str) -> float:
-    value = figures.get(name, next(iter(figures.values())))
-    return -1.0 if math.isnan(value) else value
+        return task.score(real, said[first]).figures(), f"{first} (no training truth was given)"
+    got = {name: task.score(real, row).figures() for name, row in said.items()}
+    if len(said) == 1:
+        return got[first], f"{first}, learnt from training truth"
+    sample = _sample(learn)
+    tried = {name: task.score(sample, row).figures() for name, row in task.floors(learn, sample, {}).items()}
+    chosen = {figure: max(said, key=lambda name: (not math.isnan(tried[name][figure]), tried[name][figure]))
+              for figure in got[first]}
+    names = " or ".join(dict.fromkeys(chosen.values()))
+    return {figure: got[name][figure] for figure, name in chosen.items()}, f"{names}, chosen on training truth"
 
 
 def _sample(learn: Any) -> Any:

@@ -99,12 +99,12 @@ def boxes(fractions: NDArray[np.float64], duration: float, labels: Sequence[str]
 # ---------------------------------------------------------------------------------------------- detection, proposals
 
 
-def blind(training: Truth, videos: Truth, count: int = 100, cells: int = 20) -> Predictions:
+def blind(training: Truth, videos: Truth, count: int = 200, cells: int = 20) -> Predictions:
     """Detections by how common stretches are in training, as fractions of a video, for each class.
 
-    Candidates are all spans between ``cells`` + 1 equal marks of a video, for each class. Each is scored by the share
-    of training instances that are of the class and that it would match, mean over tIoU 0.5, 0.55 … 0.95; the best
-    ``count`` are said of every video.
+    Candidates are all spans between ``cells`` + 1 equal marks of a video. For each class they are scored by the share
+    of training instances that are of the class and that they would match, mean over tIoU 0.5, 0.55 … 0.95; of every
+    video the same best ones of each class are said, ``count`` in all where the classes are fewer, else one of each.
     """
     real, owners = relative(training, lambda s: s.label is not None)
     if not len(real):
@@ -115,18 +115,22 @@ def blind(training: Truth, videos: Truth, count: int = 100, cells: int = 20) -> 
     candidates = spans(cells)
     # how many of ten thresholds each pair reaches: levels are compared as the metric compares them
     hits = np.searchsorted(np.linspace(0.5, 0.95, 10), tiou(candidates, real), side="right")
-    votes = np.stack([hits[:, which == k].sum(1) for k in range(len(names))], axis=1)
-    best = np.argsort(-votes, axis=None, kind="stable")[:count]
-    said = [(candidates[i // len(names)], names[i % len(names)], votes.flat[i] / (10 * len(real))) for i in best]
+    said = []
+    for k, name in enumerate(names):
+        votes = hits[:, which == k].sum(1)
+        best = np.argsort(-votes, kind="stable")[:max(1, count // len(names))]
+        said += [(*candidates[i], name, votes[i] / (10 * len(real))) for i in best if votes[i] > 0]
+    said.sort(key=lambda row: -row[-1])
     return {vid: [Segment(float(a * v.duration), float(b * v.duration), name, float(score))
-                  for (a, b), name, score in said if score > 0] for vid, v in videos.items()}
+                  for a, b, name, score in said] for vid, v in videos.items()}
 
 
-def tiled(training: Truth, videos: Truth, count: int = 200) -> Predictions:
+def tiled(training: Truth, videos: Truth, count: int = 1000) -> Predictions:
     """Detections for long videos of short actions: windows of each class's usual length in seconds, side by side.
 
     Every class has one length, the median of its training instances; a video is tiled with it at a stride of half a
-    length, each tile scored by how much of the training time of the class's videos the class fills.
+    length, each tile scored by how much of the training time the class fills. Where that would be more than ``count``
+    tiles in all, each class keeps its share of them, evenly spaced; one at least.
     """
     lengths: dict[str, list[float]] = {}
     filled: dict[str, float] = {}
@@ -138,16 +142,16 @@ def tiled(training: Truth, videos: Truth, count: int = 200) -> Predictions:
                 filled[s.label] = filled.get(s.label, 0.0) + s.duration
     usual = {name: float(np.median(found)) for name, found in lengths.items()}
     classes = sorted(usual, key=lambda name: (-filled[name], name))
+    most = max(1, count // max(1, len(classes)))
     found: Predictions = {}
     for vid, video in videos.items():
-        row: list[Segment] = []
+        found[vid] = []
         for name in classes:
             starts = np.arange(0.0, max(video.duration - usual[name] / 2, 1e-9), usual[name] / 2)
-            row += [Segment(float(a), float(min(a + usual[name], max(video.duration, a))), name, filled[name] / total)
-                    for a in starts]
-            if len(row) >= count:
-                break
-        found[vid] = row[:count]
+            if len(starts) > most:
+                starts = starts[((np.arange(most) + 0.5) * len(starts) / most).astype(int)]
+            found[vid] += [Segment(float(a), float(min(a + usual[name], max(video.duration, a))), name,
+                                   filled[name] / total) for a in starts]
     return found
 
 
@@ -278,6 +282,20 @@ def commonest(training: Truth, videos: Truth, cells: int = 1, background: str = 
 def oracle(truth: Truth) -> Predictions:
     """The truth itself as predictions of score 1; a sentence answers itself."""
     return {vid: [replace(s, score=1.0, query=s.sentence) for s in v.annotations] for vid, v in truth.items()}
+
+
+def oracle_proposals(truth: Truth, count: int = 100) -> Predictions:
+    """The truth of every video, filled up to ``count`` by saying it again at lower scores.
+
+    Filled up, for proposals may be allotted to videos in proportion to how many each has: an oracle with fewer for
+    videos that show less would be cut short where one answer a video is looked at.
+    """
+    found: Predictions = {}
+    for vid, video in truth.items():
+        row = list(video.annotations)
+        said = range(max(count, len(row)) if row else 0)
+        found[vid] = [replace(row[i % len(row)], score=1 - i / len(said)) for i in said]
+    return found
 
 
 def oracle_highlights(truth: Sequence[Moments]) -> list[Moments]:
