@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -37,6 +38,46 @@ def pytest_runtest_makereport(item: pytest.Item):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and CUEMARK_REQUIRE_DATA is set"
     return report
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def cuemark(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run one command in this process."""
+    from cuemark.cli import main
+
+    def call(*words: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(w) for w in words])
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    return call
+
+
+def complaint(ended: Ended, status: int = 1) -> str:
+    """The one sentence of a command that failed."""
+    assert ended.status == status, ended
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+    (line,) = ended.err.splitlines()
+    assert line.startswith("cuemark: ")
+    assert line.endswith(".")
+    return line
 
 
 # ---------------------------------------------------------------------------------------------- made once

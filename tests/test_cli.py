@@ -7,16 +7,14 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import numpy as np
 import pytest
-from conftest import SMALL_GTAD
+from conftest import SMALL_GTAD, complaint
 
 from cuemark import cli, video
 from cuemark.cli import main
@@ -30,39 +28,6 @@ TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_smal
 COMMANDS = ["demo", "world", "pretrain", "train", "extract", "localize", "evaluate detection", "evaluate proposals",
             "evaluate grounding", "evaluate highlights", "evaluate frames", "evaluate captions", "evaluate episodes",
             "compare", "diagnose", "episodes", "convert", "check", "report"]
-
-
-class Ended(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def cuemark(capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run one command in this process."""
-    def call(*words: object) -> Ended:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main([str(w) for w in words])
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
-
-    return call
-
-
-def complaint(ended: Ended, status: int = 1) -> str:
-    """The one sentence of a command that failed."""
-    assert ended.status == status, ended
-    assert ended.out == ""
-    assert "Traceback" not in ended.err
-    (line,) = ended.err.splitlines()
-    assert line.startswith("cuemark: ")
-    assert line.endswith(".")
-    return line
 
 
 @pytest.fixture
@@ -103,7 +68,9 @@ def test_examples_in_help_are_calls_that_parse():
         app = cli.app
         for word in command.split():
             app = app[word]
-        lines = [shlex.split(line) for line in str(app.help_epilogue).splitlines() if line.startswith("  cuemark ")]
+        told = str(app.help_epilogue)
+        assert max(map(len, told.splitlines())) <= 80
+        lines = [shlex.split(line) for line in told.replace("\\\n", "").splitlines() if line.startswith("  cuemark ")]
         assert lines
         for line in lines:
             cli.app.parse_args(cli.with_json(line[1:]), exit_on_error=False, print_error=False)
@@ -434,13 +401,15 @@ def test_pretrain_and_train(cuemark, tiny_world, tiny_features, tmp_path):
 # ---------------------------------------------------------------------------------------------- how it ends
 
 
-def test_an_interrupted_command_says_that_it_goes_on(cuemark, monkeypatch):
+def test_an_interrupted_command_says_whether_it_goes_on(cuemark, monkeypatch, tmp_path):
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cuemark.evaluation.evaluate", interrupted)
     ended = cuemark("evaluate", "detection", "--truth", TRUTH, "--predictions", PREDICTIONS)
-    assert "goes on from here" in complaint(ended, 130)
+    assert "begins anew" in complaint(ended, 130)
+    monkeypatch.setattr("cuemark.datasets.world.make", interrupted)
+    assert "goes on from here" in complaint(cuemark("world", tmp_path / "w"), 130)
 
 
 def test_a_bug_is_not_hidden(monkeypatch):

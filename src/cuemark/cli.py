@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json as jsonlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from cuemark.loop import Result
 
 TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
+
+_WORD = re.compile(r"--\S+(?: (?!-)(?:'[^']*'|\S)+)+|(?:'[^']*'|\S)+")
+"""A word of a command line, or an option with its values."""
 
 app = App(
     name="cuemark",
@@ -40,12 +44,25 @@ app.command(evaluate_app)
 
 
 def _examples(*lines: str) -> str:
-    return "\n".join(("Examples:", *(f"  {line}" for line in lines), ""))
+    """Calls to copy: one that is wider than a terminal of 80 columns goes on after a backslash."""
+    shown = []
+    for line in lines:
+        rows = [" "]
+        for word in _WORD.findall(line):
+            if len(rows[-1]) + 1 + len(word) > 77:
+                rows[-1] += " \\"
+                rows.append("     ")
+            rows[-1] += f" {word}"
+        shown += rows
+    return "\n".join(("Examples:", *shown, ""))
 
 
 SetOption = Annotated[list[str], Parameter(name="--set", negative="", help="section.field=value; may be repeated.")]
+GOES_ON = ("demo", "world", "pretrain", "train", "extract")
+"""Commands that keep what they have done when they are stopped."""
 JSON_WITH_FILE = ("evaluate", "compare", "diagnose", "check")
 """Commands whose --json may be followed by a file; elsewhere it could swallow a video's name."""
+_NUMBER = re.compile(r"[-+]?[0-9.,]+ ?%?")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,20 +72,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         status = app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        _fail(" ".join(str(error).split()), 2)
+        _fail(_one_sentence(str(error)), 2)
     except CallError as error:
         _fail(str(error), 2)
     except CuemarkError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here.", 130)
+        goes_on = bool(arguments) and arguments[0] in GOES_ON
+        _fail(f"stopped; the same command {'goes on from here' if goes_on else 'begins anew'}.", 130)
     except BrokenPipeError:  # `| head` has seen enough
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
         if error.filename is None and error.strerror is None:
             raise
-        _fail(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}; "
+        path = error.filename2 or error.filename  # of a renaming, the name that people know
+        _fail(f"{error.strerror or error}{f': {path!r}' if path else ''}; "
               "check the path, its permissions and the free space.", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -77,10 +96,16 @@ def with_json(words: Sequence[str]) -> list[str]:
     """The same, where a ``--json`` that no file follows says that it means standard output."""
     words = list(words)
     if words and words[0] in JSON_WITH_FILE:
-        for i, word in enumerate(words):
-            if word == "--json" and (i + 1 == len(words) or words[i + 1].startswith("-")):
-                words[i] = "--json=-"
+        for i in reversed([i for i, word in enumerate(words) if word == "--json"]):
+            following = words[i + 1] if i + 1 < len(words) else "--"
+            if following.startswith("-"):
+                words[i:i + 1 + (following == "-")] = ["--json=-"]
     return words
+
+
+def _one_sentence(text: str) -> str:
+    text = re.sub(r"[.;]? Did you mean (.+)\?$", r" (did you mean \1?).", " ".join(text.split()))
+    return re.sub(r"\. ([A-Z])", lambda match: f"; {match[1].lower()}", text)
 
 
 def _fail(message: str, status: int) -> None:
@@ -312,9 +337,11 @@ Train_ = Annotated[Path | None, Parameter(name="--train", help="Training truth i
 Subset_ = Annotated[list[str] | None, Parameter(name="--subset", help="Splits to score; by default those that have "
                                                 "predictions, training left out.")]
 Bootstrap_ = Annotated[int, Parameter(name="--bootstrap", help="Draws of videos for a 95 % interval; 0: none.")]
-Seed_ = Annotated[int, Parameter(name="--seed", help="Of the draws.")]
+Seed_ = Annotated[int, Parameter(name="--seed", help="Of the draws.", validator=validators.Number(gte=0))]
 Json_ = Annotated[str | None, Parameter(name="--json", help="Print JSON, or write it to the file that follows.")]
 Tious_ = Annotated[list[float] | None, Parameter(name="--tiou", help="Thresholds; by default the benchmark's.")]
+Fps_ = Annotated[float | None, Parameter(name="--fps", help="Frames a second, where a file counts frames and does not "
+                                         "say.")]
 
 
 @evaluate_app.command(help_epilogue=_examples(
@@ -325,7 +352,7 @@ Tious_ = Annotated[list[float] | None, Parameter(name="--tiou", help="Thresholds
 ))
 def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
               style: Literal["activitynet", "thumos14"] = "activitynet", tiou: Tious_ = None, official: bool = True,
-              recall: list[int] | None = None, zero_shot: Path | None = None, classes: bool = False,
+              recall: list[int] | None = None, zero_shot: Path | None = None, classes: bool = False, fps: Fps_ = None,
               bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Mean average precision of labelled segments, with its floor and its ceiling.
 
@@ -344,15 +371,14 @@ def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
     """
     from cuemark.datasets import splits
 
+    if classes and (recall or zero_shot is not None):
+        raise CallError("--classes shows average precision, which --recall and --zero-shot do not give for each class.")
     unseen = [second for _, second in splits.zero_shot(zero_shot)] if zero_shot is not None else None
-    result = _evaluated("detection", truth, predictions, train, subset, bootstrap, seed, json, style=style,
+    result = _evaluated("detection", truth, predictions, train, subset, fps, bootstrap, seed, json, style=style,
                         tious=tiou, official=official, recall=tuple(recall or ()), splits=unseen)
     if classes and json != "-" and (ap := getattr(result.score, "ap", None)) is not None:
-        table = Table("class", "average AP", header_style="bold")
         rows = sorted(zip(result.score.classes, ap.mean(axis=1)), key=lambda row: -row[1])  # type: ignore[attr-defined]
-        for name, value in rows:
-            table.add_row(name, f"{100 * value:.2f}")
-        _console().print(table)
+        _console().print(_table(["class", "average AP"], [[name, float(100 * value)] for name, value in rows]))
 
 
 @evaluate_app.command(help_epilogue=_examples(
@@ -360,8 +386,8 @@ def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
     "cuemark evaluate proposals --truth truth.json --predictions proposals.json --max-number 1000 --no-official",
 ))
 def proposals(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
-              max_number: int = 100, official: bool = True, tiou: Tious_ = None, bootstrap: Bootstrap_ = 0,
-              seed: Seed_ = 0, json: Json_ = None) -> None:
+              max_number: int = 100, official: bool = True, tiou: Tious_ = None, fps: Fps_ = None,
+              bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Average recall of class-agnostic segments over how many are looked at (AR@AN), and the area under it.
 
     Parameters
@@ -372,7 +398,7 @@ def proposals(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
         Proposals are allotted in proportion to how many a video has, as ActivityNet's evaluator does;
         --no-official: the best k of every video.
     """
-    _evaluated("proposals", truth, predictions, train, subset, bootstrap, seed, json, max_number=max_number,
+    _evaluated("proposals", truth, predictions, train, subset, fps, bootstrap, seed, json, max_number=max_number,
                official=official, tious=tiou)
 
 
@@ -381,8 +407,8 @@ def proposals(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
     "cuemark evaluate grounding --truth test.json --predictions p.jsonl --tiou 0.5 --tiou 0.7 --strict",
 ))
 def grounding(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
-              tiou: Tious_ = None, top: list[int] | None = None, strict: bool = False, bootstrap: Bootstrap_ = 0,
-              seed: Seed_ = 0, json: Json_ = None) -> None:
+              tiou: Tious_ = None, top: list[int] | None = None, strict: bool = False, fps: Fps_ = None,
+              bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Sentence to moment: recall of the first answers at tIoU (R@n, IoU=m) and mean tIoU.
 
     Parameters
@@ -393,7 +419,7 @@ def grounding(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
         The tIoU must be above m, as in 2D-TAN's code for Charades-STA, ActivityNet Captions and TACoS; otherwise it
         must reach m.
     """
-    _evaluated("grounding", truth, predictions, train, subset, bootstrap, seed, json, strict=strict,
+    _evaluated("grounding", truth, predictions, train, subset, fps, bootstrap, seed, json, strict=strict,
                tious=tuple(tiou or (0.3, 0.5, 0.7)), ns=tuple(top or (1, 5)))
 
 
@@ -403,7 +429,7 @@ def grounding(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
 def highlights(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, bootstrap: Bootstrap_ = 0,
                seed: Seed_ = 0, json: Json_ = None) -> None:
     """QVHighlights: moments (MR-R1, MR-mAP by length) and highlights (HL-mAP, HIT@1)."""
-    _evaluated("highlights", truth, predictions, train, None, bootstrap, seed, json)
+    _evaluated("highlights", truth, predictions, train, None, None, bootstrap, seed, json)
 
 
 @evaluate_app.command(help_epilogue=_examples(
@@ -418,11 +444,11 @@ def frames(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, su
     Parameters
     ----------
     fps
-        Frames a second to count at; by default the truth's own.
+        Frames a second to count at, and those of files that do not say; by default the truth's own.
     background
         Labels that are no action; by default "background". Time without a label is the first of them.
     """
-    _evaluated("frames", truth, predictions, train, subset, bootstrap, seed, json, fps=fps,
+    _evaluated("frames", truth, predictions, train, subset, fps, bootstrap, seed, json,
                background=tuple(background or ("background",)))
 
 
@@ -431,8 +457,8 @@ def frames(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, su
     "cuemark evaluate captions --truth val_1.json --predictions captions.json --no-meteor",
 ))
 def captions(*, truth: Truth_, predictions: Predictions_, more: list[Path] | None = None, train: Train_ = None,
-             subset: Subset_ = None, tiou: Tious_ = None, meteor: bool | None = None, bootstrap: Bootstrap_ = 0,
-             seed: Seed_ = 0, json: Json_ = None) -> None:
+             subset: Subset_ = None, tiou: Tious_ = None, meteor: bool | None = None, fps: Fps_ = None,
+             bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Dense captions: BLEU, METEOR, ROUGE-L, CIDEr over tIoU 0.3, 0.5, 0.7, 0.9, and SODA.
 
     Parameters
@@ -445,8 +471,9 @@ def captions(*, truth: Truth_, predictions: Predictions_, more: list[Path] | Non
     """
     from cuemark.evaluation import truth_of
 
-    _evaluated("captions", truth, predictions, train, subset, bootstrap, seed, json,
-               tious=tuple(tiou or (0.3, 0.5, 0.7, 0.9)), meteor=meteor, more=[truth_of(path) for path in more or []])
+    _evaluated("captions", truth, predictions, train, subset, fps, bootstrap, seed, json,
+               tious=tuple(tiou or (0.3, 0.5, 0.7, 0.9)), meteor=meteor,
+               more=[truth_of(path, fps=fps) for path in more or []])
 
 
 @evaluate_app.command(help_epilogue=_examples(
@@ -455,7 +482,7 @@ def captions(*, truth: Truth_, predictions: Predictions_, more: list[Path] | Non
 ))
 def episodes(*, truth: Truth_, predictions: Annotated[list[Path], Parameter(consume_multiple=True)],
              episodes: Path | None = None, train: Train_ = None, subset: Subset_ = None, tiou: Tious_ = None,
-             bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
+             fps: Fps_ = None, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Few-shot: QAT's scoring as released, or a true N-way K-shot protocol over draws.
 
     Parameters
@@ -473,20 +500,20 @@ def episodes(*, truth: Truth_, predictions: Annotated[list[Path], Parameter(cons
     if drawn is not None and len(predictions) != len(drawn):
         raise CallError(f"{episodes} holds {len(drawn)} draws and there are {len(predictions)} prediction files; "
                         "give one for each.")
-    _evaluated("episodes", truth, predictions if drawn is not None else predictions[0], train, subset, bootstrap, seed,
-               json, draws=drawn, tious=tiou)
+    _evaluated("episodes", truth, predictions if drawn is not None else predictions[0], train, subset, fps, bootstrap,
+               seed, json, draws=drawn, tious=tiou)
 
 
 def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None, subset: list[str] | None,
-               bootstrap: int, seed: int, json: str | None, **options: Any) -> Evaluation:
+               fps: float | None, bootstrap: int, seed: int, json: str | None, **options: Any) -> Evaluation:
     """Evaluate and show: a table on a terminal, JSON for programs."""
     from cuemark.evaluation import evaluate
     from cuemark.progress import Bar
     from cuemark.segments import write_json
 
     with Bar("drawing videos", bootstrap) as bar:
-        result = evaluate(task, truth, predictions, train=train, subsets=subset, bootstrap=bootstrap, seed=seed,
-                          on_draw=lambda: bar.advance(1), **options)
+        result = evaluate(task, truth, predictions, train=train, subsets=subset, fps=fps, bootstrap=bootstrap,
+                          seed=seed, on_draw=lambda: bar.advance(1), **options)
     told = result.to_json()
     if json == "-":
         print(jsonlib.dumps(told))
@@ -507,10 +534,26 @@ def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None
     console.print(table)
     lost = ([f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed."]
             if result.missing else [])
-    for line in (f"{len(result.score.videos)} videos.", f"floor: {result.floor_of}.",
+    for line in (f"{len(result.score.videos)} videos. The floor never looks at a video; the ceiling is handed the "
+                 "truth.", f"floor: {'' if result.floor else 'none, it '}{result.floor_of}.",
                  f"ceiling: {result.ceiling_of}.", *lost, *result.notes):
         console.print(line)
     return result
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], title: str | None = None) -> Table:
+    """Numbers to the right, words to the left, and nothing cut short."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    cells = [[_cell(cell) for cell in row] for row in rows]
+    wide = sum(len(name) + 3 for name in columns) >= 80
+    for i, name in enumerate(columns):
+        numbers = bool(cells) and all(row[i] == "–" or _NUMBER.fullmatch(row[i]) for row in cells)
+        longest = max((len(word) for row in cells for word in ([row[i]] if numbers else row[i].split())), default=0)
+        table.add_column(name.replace(" ", "\n") if wide else name, justify="right" if numbers else "left",
+                         overflow="fold", min_width=min(longest, 20))
+    for row in cells:
+        table.add_row(*row)
+    return table
 
 
 def _cell(value: str | float | None) -> str:
@@ -528,7 +571,7 @@ def _figure(value: float) -> str:
     "cuemark compare grounding a.json b.json --truth charades_sta_test.txt --bootstrap 5000 --json",
 ))
 def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset: Subset_ = None,
-            bootstrap: int = 1000, seed: Seed_ = 0, tiou: Tious_ = None, fps: float | None = None,
+            bootstrap: int = 1000, seed: Seed_ = 0, tiou: Tious_ = None, fps: Fps_ = None,
             strict: bool = False, json: Json_ = None) -> None:
     """Is the difference between two systems real? Paired bootstrap over videos.
 
@@ -540,8 +583,6 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
         Prediction files of the two.
     bootstrap
         Draws of videos.
-    fps
-        Of frames: frames a second to count at.
     strict
         Of grounding: the tIoU must be above the threshold.
     """
@@ -552,12 +593,10 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
     options: dict[str, Any] = {}
     if tiou:
         options["tious"] = tuple(tiou)
-    if fps is not None:
-        options["fps"] = fps
     if strict:
         options["strict"] = True
     with Bar("drawing videos", bootstrap) as bar:
-        found = run(task, truth, first, second, bootstrap=bootstrap, seed=seed, subsets=subset,
+        found = run(task, truth, first, second, bootstrap=bootstrap, seed=seed, subsets=subset, fps=fps,
                     on_draw=lambda: bar.advance(1), **options)
     told = {"task": task, "draws": bootstrap, "figures": {
         name: {"first": d.first, "second": d.second, "difference": d.second - d.first, "low": d.low, "high": d.high,
@@ -567,13 +606,19 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
         return
     if json is not None:
         write_json(json, told)
-    table = Table(task, first.stem, second.stem, "difference", "95 %", "p", "", header_style="bold")
-    for column in table.columns[1:6]:
-        column.justify = "right"
+    table = Table(header_style="bold")
+    table.add_column(task, overflow="fold")
+    for name in ("first", "second", "difference", "95 %", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("real")
     for name, d in found.items():
         table.add_row(name, _figure(d.first), _figure(d.second), f"{d.second - d.first:+.2f}",
-                      f"{d.low:+.2f} – {d.high:+.2f}", f"{d.p:.3f}", "real" if d.real else "chance could do it")
-    _console().print(table)
+                      f"{d.low:+.2f} – {d.high:+.2f}", f"{d.p:.3f}", "yes" if d.real else "no")
+    console = _console()
+    console.print(table)
+    for line in (f"first: {first}", f"second: {second}",
+                 "real: the 95 % interval of the difference leaves out 0; no: chance alone could do it."):
+        console.print(line)
 
 
 @app.command(help_epilogue=_examples(
@@ -582,7 +627,7 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
 ))
 def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None,
              buckets: Literal["activitynet", "thumos14"] = "activitynet", characteristics: Path | None = None,
-             tiou: Tious_ = None, official: bool = True, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
+             tiou: Tious_ = None, official: bool = True, fps: Fps_ = None, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
              plots: Path | None = None, json: Json_ = None) -> None:
     """Where a detector's errors are (DETAD): kinds of false positives, sensitivity, what is missed.
 
@@ -598,7 +643,7 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None
         Draw the same: errors.png gives errors_false_positives.png and two more (.svg and .pdf likewise).
     """
     from cuemark.datasets import detad
-    from cuemark.evaluation import diagnosis
+    from cuemark.evaluation import diagnosis, notes_of
     from cuemark.metrics.bootstrap import interval
     from cuemark.pictures import plot_diagnosis
     from cuemark.progress import Bar
@@ -606,8 +651,8 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None
 
     extra = detad.characteristics(characteristics) if characteristics is not None else None
     options: dict[str, Any] = {"tious": tuple(tiou)} if tiou else {}
-    result = diagnosis(truth, predictions, subsets=subset, buckets=buckets, characteristics=extra, official=official,
-                       **options)
+    result = diagnosis(truth, predictions, subsets=subset, fps=fps, buckets=buckets, characteristics=extra,
+                       official=official, **options)
     told = result.to_json()
     if bootstrap:
         with Bar("drawing videos", bootstrap) as bar:
@@ -621,15 +666,16 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None
     if json is not None:
         write_json(json, told)
     for title, columns, rows in result.tables():
-        table = Table(*columns, title=title, title_justify="left", header_style="bold")
-        for row in rows:
-            table.add_row(*(_cell(cell) for cell in row))
-        _console().print(table)
+        _console().print(_table(columns, rows, title))
     if bootstrap:
         table = Table("figure", "value", "95 %", header_style="bold")
+        for column in table.columns[1:]:
+            column.justify = "right"
         for name, value in result.figures().items():
             table.add_row(name, _figure(value), "{} – {}".format(*map(_figure, sure[name])))
         _console().print(table)
+    for line in notes_of("diagnosis", result):
+        _console().print(line)
 
 
 @app.command(name="episodes", help_epilogue=_examples(
@@ -644,7 +690,7 @@ def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | N
     support
         Truth that examples are drawn from: its training videos, where it has any.
     classes
-        The novel classes: one a line, or a JSON list, or the split file whose "test" list they are.
+        The novel classes: one a line, or a JSON list, or a few-shot split file, whose "novel" list they are.
     out
         The draws, as JSON; `cuemark evaluate episodes` scores answers to them.
     query
@@ -663,7 +709,6 @@ def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | N
 
 
 From_ = Annotated[str | None, Parameter(name="--from", help="The format; by default it is guessed, and said.")]
-Fps_ = Annotated[float | None, Parameter(name="--fps", help="Frames a second, where a file counts frames.")]
 Videos_ = Annotated[Path | None, Parameter(name="--videos", help="Folder of the videos, for lengths and rates.")]
 
 
@@ -681,7 +726,7 @@ def convert(file: Path, *, to: str, out: Path, from_: From_ = None, fps: Fps_ = 
     file
         What to convert: a file, or a folder of them.
     to
-        The format to write.
+        The format to write, such as csv, cuemark, label-studio, srt; a name that is none is answered with all.
     out
         The file, or for formats of one video the folder, to write.
     truth
@@ -696,19 +741,19 @@ def convert(file: Path, *, to: str, out: Path, from_: From_ = None, fps: Fps_ = 
 
     read = conversion.convert(file, out, to, from_=from_, videos=videos, fps=fps, truth=truth,
                                reading=Reading(fps=fps, meta=meta, subset=subset))
-    _said(read)
+    _said(read, file)
     rows = [len(v.annotations) for v in read.truth.values()] if read.truth is not None else [
         len(row) for row in (read.predictions or {}).values()]
     print(f"{sum(rows)} segments of {len(rows)} videos in {out}")
 
 
-def _said(read: Annotations) -> None:
+def _said(read: Annotations, file: Path) -> None:
     """Which format was guessed, and what was dropped or clipped."""
     if read.guessed:
-        print(f"{read.format.name}: {read.format.title}, guessed (--from {read.format.name} says so)", file=sys.stderr)
-    for done in ("dropped", "clipped"):
-        if some := [p for p in read.problems if p.done == done]:
-            print(f"{len(some)} {done}, the first: {some[0].where}: {some[0].what}", file=sys.stderr)
+        print(f"'{file}' looks like {read.format.name} ({read.format.title}); --from names another format",
+              file=sys.stderr)
+    for line in read.losses(file):
+        print(line, file=sys.stderr)
 
 
 @app.command(help_epilogue=_examples(
@@ -728,6 +773,8 @@ def check(file: Path, *, from_: From_ = None, videos: Videos_ = None, classes: P
     show
         Show this many findings of a kind.
     """
+    if show < 0:
+        raise CallError(f"--show must be 0 or more, got {show}.")
     from cuemark import conversion
     from cuemark.datasets.format import Reading
     from cuemark.datasets.splits import read_classes
@@ -740,13 +787,10 @@ def check(file: Path, *, from_: From_ = None, videos: Videos_ = None, classes: P
         return 1 if report.findings else 0
     if json is not None:
         write_json(json, report.to_json())
-    _said(report.read)
+    _said(report.read, file)
     console = _console()
     for title, columns, rows in report.tables(show):
-        table = Table(*columns, title=title, title_justify="left", header_style="bold")
-        for row in rows:
-            table.add_row(*(_cell(cell) for cell in row))
-        console.print(table)
+        console.print(_table(columns, rows, title))
     print(f"{len(report.findings)} findings" if report.findings else "nothing is wrong")
     return 1 if report.findings else 0
 

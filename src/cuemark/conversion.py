@@ -53,6 +53,17 @@ class Annotations:
     guessed: bool
     """Whether the format was recognised, not named."""
 
+    def losses(self, path: str | Path) -> list[str]:
+        """What the reader of ``path`` dropped and what it clipped: a line for each, with how many and the first."""
+        found = {done: [p for p in self.problems if p.done == done] for done in ("dropped", "clipped")}
+        return [f"'{path}': {len(some)} {done}, the first: {_inside(some[0].where, path)}: {some[0].what}"
+                for done, some in found.items() if some]
+
+
+def _inside(where: str, path: str | Path) -> str:
+    """A place in a file whose name is said already."""
+    return where.removeprefix(f"'{path}', ")
+
 
 # ---------------------------------------------------------------------------------------------- reading
 
@@ -64,17 +75,23 @@ def guess(path: str | Path) -> tuple[Format, Kind]:
         DataError: it does not exist, no format recognises it, or several do.
     """
     path = Path(path)
-    found = _recognised(path)
+    found = recognised(path)
     if not found:
-        raise DataError(f"'{path}' is in no format that is known by its content; name its format with --from: "
-                        f"{', '.join(sorted(FORMATS))}.")
+        if not (any(path.iterdir()) if path.is_dir() else path.stat().st_size):
+            raise DataError(f"{'folder ' if path.is_dir() else ''}'{path}' is empty; check the path.")
+        raise DataError(f"'{path}' is in no format that is known by its content; if it is in one, cuemark convert and "
+                        f"check take its name as --from: {', '.join(sorted(FORMATS))}.")
     if len(found) > 1:
         raise DataError(f"'{path}' could be {' or '.join(form.name for form, _ in found)}; say which with --from.")
     return found[0]
 
 
-def _recognised(path: Path) -> list[tuple[Format, Kind]]:
-    """The formats that claim a path."""
+def recognised(path: Path) -> list[tuple[Format, Kind]]:
+    """The formats that claim a path, and as what.
+
+    Raises:
+        DataError: it does not exist or cannot be read.
+    """
     head = _head(path)
     kinds = ((form, form.looks(path, head)) for form in FORMATS.values())
     return [(form, kind) for form, kind in kinds if kind is not None]
@@ -106,15 +123,17 @@ def read(path: str | Path, name: str | None = None, reading: Reading | None = No
         reading: what the file does not tell (frame rate, lengths …); its ``problems`` grow.
 
     Raises:
-        CallError: no format has this name.
+        CallError: no format has this name, or the reading's fps is not above 0.
         DataError: the file is not recognised, or is malformed: naming file and line or key.
     """
     path, reading = Path(path), reading if reading is not None else Reading()
+    if reading.fps is not None and not 0 < reading.fps < math.inf:
+        raise CallError(f"fps must be a number above 0, got {reading.fps}.")
     if name is None:
         form, kind = guess(path)
     else:
         form = _named(name)
-        claims = _recognised(path)  # where it does not know its own, one of its kin may tell the kind
+        claims = recognised(path)  # where it does not know its own, one of its kin may tell the kind
         kind = next((kind for claimed, kind in [*(c for c in claims if c[0] is form), *claims]), "truth")
     before = len(reading.problems)
     truth, predictions = None, None
@@ -382,7 +401,7 @@ class Report:
                 [row.label, str(row.instances), str(row.videos), round(row.mean, 2)] for row in self.classes]
         for kind, count in self.counts().items():
             some = [f for f in self.findings if f.kind == kind][:show]
-            rows: list[list[str | float]] = [[f.where, f.what] for f in some]
+            rows: list[list[str | float]] = [[_inside(f.where, self.path), f.what] for f in some]
             if count > len(some):
                 rows.append(["…", f"and {count - len(some)} more"])
             yield f"{kind.capitalize()}: {count} ({KINDS[kind]})", ["where", "what"], rows
@@ -418,7 +437,7 @@ def check(path: str | Path, name: str | None = None, videos: str | Path | None =
     for vid, video in truth.items():
         told = found.truth is not None and _length_is_told(video)
         length = video.duration if told else measured[vid][0] if vid in measured else math.inf
-        findings += _wrong(vid, video, length, found.kind)
+        findings += _wrong(vid, video, length, found.kind, found.format.repeats)
     if labels is not None:
         findings += _strange_labels(truth, labels)
     order = list(KINDS)
@@ -426,7 +445,7 @@ def check(path: str | Path, name: str | None = None, videos: str | Path | None =
     return _summary(Path(path), found, truth, findings)
 
 
-def _wrong(vid: str, video: VideoTruth, length: float, kind: Kind) -> Iterator[Finding]:
+def _wrong(vid: str, video: VideoTruth, length: float, kind: Kind, repeats: bool) -> Iterator[Finding]:
     """What is wrong with the segments of one video that lasts ``length`` seconds."""
     if not video.annotations and kind == "truth":
         yield Finding("no annotations", f"video '{vid}'", f"{video.duration:g} s without any")
@@ -442,7 +461,7 @@ def _wrong(vid: str, video: VideoTruth, length: float, kind: Kind) -> Iterator[F
         if s.end == s.start:
             yield Finding("no length", where, f"{_span(s)}")
         first = seen.setdefault((s.start, s.end, s.label, s.sentence, s.query), i)
-        if first != i:
+        if first != i and not repeats:
             yield Finding("duplicate", where, f"{_span(s)} is annotation {first} again")
         elif s.label is not None and kind == "truth":
             alone.append((s.label, s.start, s.end, i))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,8 @@ import numpy as np
 
 from cuemark import conversion, floors
 from cuemark.datasets import qvhighlights
-from cuemark.datasets.splits import read_classes
+from cuemark.datasets.format import Reading
+from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.errors import CallError, DataError, unknown
 from cuemark.metrics.bootstrap import Difference, Score, interval, paired
 from cuemark.metrics.captions import captions
@@ -24,7 +27,9 @@ from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.highlights import highlights
 from cuemark.metrics.proposals import proposals
-from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, subset
+from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, read_json, subset
+
+_log = logging.getLogger("cuemark")
 
 Source = str | Path | Truth
 TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
@@ -89,6 +94,8 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
                recall: Collection[int] = (), splits: Sequence[Collection[str]] | None = None) -> Task:
     if style not in ("activitynet", "thumos14"):
         raise unknown("style of detection", style, ("activitynet", "thumos14"))
+    if (style != "activitynet") + bool(recall) + (splits is not None) > 1:
+        raise CallError("style thumos14, recall and zero-shot splits are three ways of scoring; choose one.")
     chosen = {} if tious is None else {"tious": tious}
     if splits is not None:
         score: Callable[[Any, Any], Score] = partial(zero_shot, splits=splits, **chosen)  # type: ignore[arg-type]
@@ -185,6 +192,9 @@ def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | N
 
     def score(truth: Truth, found: Any) -> Score:
         if draws is None:
+            if not any(vid in truth for vid in found):
+                raise DataError("no prediction is of a video of the truth and the splits chosen, and the released "
+                                "protocol scores no others; check the files.")
             return released(truth, found, **chosen)
         return episodes(truth, draws, found if isinstance(found, list) else [found] * len(draws),
                         **chosen)
@@ -215,8 +225,8 @@ TASKS: dict[str, Callable[..., Task]] = {
 
 def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any, *,
              train: Source | Sequence[Moments] | None = None, subsets: Collection[str] | None = None,
-             training: Collection[str] = ("training",), bootstrap: int = 0, seed: int = 0, worth: bool = True,
-             on_draw: Callable[[], object] = lambda: None, **options: Any) -> Evaluation:
+             training: Collection[str] = ("training",), fps: float | None = None, bootstrap: int = 0, seed: int = 0,
+             worth: bool = True, on_draw: Callable[[], object] = lambda: None, **options: Any) -> Evaluation:
     """Score predictions with the field's metric, its floor and its ceiling.
 
     Args:
@@ -227,9 +237,11 @@ def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any
             splits ``training``.
         subsets: which splits of the truth are scored; None: those that have predictions and are not ``training``,
             or all if no other is there.
+        fps: frames a second of files that count frames and do not say how fast they run; the task ``frames`` counts at
+            this rate too.
         bootstrap: draws of videos for a 95 % interval; 0: none.
         worth: give floor and ceiling; False is faster.
-        options: of the task's metric (``style``, ``tious``, ``strict``, ``fps``, ``background`` …).
+        options: of the task's metric (``style``, ``tious``, ``strict``, ``background`` …).
 
     Raises:
         CallError: an unknown task, or an option it does not have.
@@ -237,37 +249,53 @@ def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any
     """
     if task not in TASKS:
         raise unknown("task", task, TASKS)
-    try:
-        how = TASKS[task](**options)
-    except TypeError as error:
-        raise CallError(f"task '{task}' does not take these options: {error}.") from None
-    real, learn, found = (_moments if task == "highlights" else _videos)(truth, predictions, train, subsets, training)
+    if task == "frames":
+        options["fps"] = fps
+    taken = inspect.signature(TASKS[task]).parameters
+    if strange := [name for name in options if name not in taken]:
+        raise CallError(f"task '{task}' does not take the option '{strange[0]}'; "
+                        f"it takes {', '.join(taken) or 'none'}.")
+    how = TASKS[task](**options)
+    notes: list[str] = []
+    load = _moments if task == "highlights" else _videos
+    real, learn, found = load(truth, predictions, train, subsets, training, fps, notes)
     score = how.score(real, found)
     floor, floor_of = _floor(how, real, learn, found) if worth else (None, "not asked for")
     ceiling = how.score(real, how.ceiling(real)).figures() if worth else None
     sure = interval(score, bootstrap, seed, on_draw) if bootstrap else None
     predicted = {m.video for m in found} if task == "highlights" else _predicted(found)
     missing = tuple(video for video in score.videos if video not in predicted)
+    if predicted and len(missing) == len(score.videos):
+        notes.append(f"none of the videos that are scored is predicted: they are called such as '{score.videos[0]}', "
+                     f"those of the predictions such as '{min(predicted)}'.")
     return Evaluation(task, score, score.figures(), floor, floor_of, ceiling,
                       "the truth itself, under the metric's limits" if worth else "not asked for", sure, missing,
-                      _notes(score))
+                      (*notes, *notes_of(task, score)))
 
 
 def compare(task: TaskName, truth: Source | Sequence[Moments], first: Any, second: Any, *, bootstrap: int = 1000,
             seed: int = 0, subsets: Collection[str] | None = None, training: Collection[str] = ("training",),
-            on_draw: Callable[[], object] = lambda: None, **options: Any) -> dict[str, Difference]:
+            fps: float | None = None, on_draw: Callable[[], object] = lambda: None, **options: Any
+            ) -> dict[str, Difference]:
     """Is the second system better than the first? Every figure's difference, by paired bootstrap over videos.
+
+    What was left out or strange in either is logged, a line each.
 
     Raises:
         CallError, DataError: as :func:`evaluate`.
     """
-    one, other = (evaluate(task, truth, found, subsets=subsets, training=training, worth=False, **options).score
+    one, other = (evaluate(task, truth, found, subsets=subsets, training=training, fps=fps, worth=False, **options)
                   for found in (first, second))
-    return paired(one, other, bootstrap, seed, on_draw)
+    for which, result in (("first", one), ("second", other)):
+        lost = [f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first."
+                ] if result.missing else []
+        for line in (*lost, *result.notes):
+            _log.warning("%s: %s", which, line)
+    return paired(one.score, other.score, bootstrap, seed, on_draw)
 
 
 def diagnosis(truth: Source, predictions: Any, *, subsets: Collection[str] | None = None,
-              training: Collection[str] = ("training",), buckets: str = "activitynet",
+              training: Collection[str] = ("training",), fps: float | None = None, buckets: str = "activitynet",
               characteristics: Mapping[Any, Any] | None = None, **options: Any) -> Diagnosis:
     """Where a detector's errors are (DETAD); see :mod:`cuemark.metrics.diagnosis`.
 
@@ -278,7 +306,7 @@ def diagnosis(truth: Source, predictions: Any, *, subsets: Collection[str] | Non
     known = {"activitynet": ACTIVITYNET, "thumos14": THUMOS}
     if buckets not in known:
         raise unknown("buckets", buckets, known)
-    real, _, found = _videos(truth, predictions, None, subsets, training)
+    real, _, found = _videos(truth, predictions, None, subsets, training, fps, None)
     return diagnose(real, found, buckets=known[buckets], characteristics=characteristics, **options)
 
 
@@ -313,17 +341,17 @@ def _predicted(found: Any) -> set[str]:
     return set().union(*found) if isinstance(found, list) else {vid for vid, row in found.items() if row}
 
 
-def _notes(score: Any) -> tuple[str, ...]:
+def notes_of(task: str, score: Any) -> tuple[str, ...]:
     """What a score left out or found strange, from the fields that some scores have."""
     notes = []
     ignored = getattr(score, "ignored", None)
     if ignored:
-        first = next(iter(ignored))
+        first, more = next(iter(ignored)), len(ignored) - 1
         notes.append(f"{sum(ignored.values())} predictions carry a label that is no class of the truth "
-                     f"('{first}' and {len(ignored) - 1} more) and were left out.")
+                     f"('{first}'{f' and {more} more' if more else ''}) and were left out.")
     if strange := getattr(score, "unknown", 0):
         notes.append(f"{strange} predictions are of videos or sentences that the truth does not have.")
-    if (lost := getattr(score, "missing", 0)) and isinstance(lost, int):
+    if task == "grounding" and (lost := getattr(score, "missing", 0)):
         notes.append(f"{lost} sentences have no prediction; they count as missed.")
     return tuple(notes)
 
@@ -331,15 +359,16 @@ def _notes(score: Any) -> tuple[str, ...]:
 # ---------------------------------------------------------------------------------------------- what is scored
 
 
-def _videos(truth: Any, predictions: Any, train: Any, subsets: Collection[str] | None, training: Collection[str]
-            ) -> tuple[Truth, Truth | None, Any]:
-    everything = truth_of(truth)
+def _videos(truth: Any, predictions: Any, train: Any, subsets: Collection[str] | None, training: Collection[str],
+            fps: float | None, notes: list[str] | None) -> tuple[Truth, Truth | None, Any]:
+    everything = truth_of(truth, fps=fps, notes=notes)
     several = isinstance(predictions, list | tuple)
-    found = [_meeting(predictions_of(p), everything) for p in (predictions if several else [predictions])]
+    found = [_meeting(predictions_of(p, fps=fps, notes=notes), everything)
+             for p in (predictions if several else [predictions])]
     merged: Predictions = {vid: [] for run in found for vid in run}
     scored, learn = split(everything, merged, subsets, training)
     if train is not None:
-        given = truth_of(train)
+        given = truth_of(train, fps=fps, notes=notes)
         learn = {vid: v for vid, v in given.items() if v.annotations and vid not in scored}
         chosen = {vid: v for vid, v in learn.items() if v.subset in training}
         learn = chosen or learn  # a file of training alone may call its split anything
@@ -361,20 +390,32 @@ def _meeting(found: Predictions, truth: Truth) -> Predictions:
     return found
 
 
-def _moments(truth: Any, predictions: Any, train: Any, subsets: Any, training: Any
+def _moments(truth: Any, predictions: Any, train: Any, subsets: Any, training: Any, fps: Any, notes: Any
              ) -> tuple[list[Moments], list[Moments] | None, list[Moments]]:
-    def rows(source: Any) -> list[Moments]:
-        return list(source) if not isinstance(source, str | Path) else qvhighlights.moments(Path(source))
+    def rows(source: Any, kind: str) -> list[Moments]:
+        if not isinstance(source, str | Path):
+            return list(source)
+        claims = {form.name: found for form, found in conversion.recognised(Path(source))}
+        if claims and qvhighlights.FORMAT.name not in claims:
+            raise DataError(f"'{source}' is in format {next(iter(claims))}, and highlights are scored on files of "
+                            "QVHighlights, one JSON object a line; check the path and the task.")
+        if kind == "truth" and claims.get(qvhighlights.FORMAT.name) == "predictions":
+            raise DataError(f"'{source}' holds predictions, and truth is needed; perhaps the two files are swapped.")
+        return qvhighlights.moments(Path(source))
 
-    real = rows(truth)
+    if subsets is not None:
+        raise CallError("highlights have no splits to choose from: a file of QVHighlights is one split.")
+    real = rows(truth, "truth")
     videos = {m.video for m in real}
-    learn = [m for m in rows(train) if m.video not in videos] if train is not None else []
-    return real, learn or None, rows(predictions)
+    learn = [m for m in rows(train, "truth") if m.video not in videos] if train is not None else []
+    return real, learn or None, rows(predictions, "predictions")
 
 
 def split(truth: Truth, found: Predictions, subsets: Collection[str] | None, training: Collection[str]
            ) -> tuple[Truth, Truth]:
     """The videos that are scored, and the annotated training videos that a floor learns from."""
+    if not truth:
+        raise DataError("the truth holds no video; check the file.")
     if subsets is None:
         present = {truth[v].subset for v in found if v in truth} - set(training)
         subsets = tuple(sorted(present)) or tuple(sorted({v.subset for v in truth.values()}))
@@ -383,30 +424,50 @@ def split(truth: Truth, found: Predictions, subsets: Collection[str] | None, tra
     return scored, learn
 
 
-def truth_of(source: Source, format: str | None = None) -> Truth:
+def _read(source: Any, format: str | None, fps: float | None, notes: list[str] | None) -> conversion.Annotations:
+    read = conversion.read(Path(source), format, Reading(fps=fps))
+    for line in read.losses(source):
+        if notes is None:
+            _log.warning("%s.", line)
+        elif f"{line}." not in notes:
+            notes.append(f"{line}.")
+    return read
+
+
+def truth_of(source: Source, format: str | None = None, fps: float | None = None, notes: list[str] | None = None
+             ) -> Truth:
     """Truth from a file in any format, or as it is.
+
+    Args:
+        format: its name; None: recognise it.
+        fps: frames a second, where the file counts frames and does not say.
+        notes: grows by what the reader dropped or clipped; None: that is logged.
 
     Raises:
         DataError: the file is malformed, is in no known format, or holds predictions.
     """
     if isinstance(source, dict):
         return source
-    read = conversion.read(Path(source), format)
+    read = _read(source, format, fps, notes)
     if read.truth is None:
-        raise DataError(f"'{source}' holds predictions ({read.format.title}), and truth is needed; perhaps the two "
-                        "files are swapped.")
+        raise DataError(f"'{source}' holds predictions (format {read.format.name}), and truth is needed; perhaps "
+                        "the two files are swapped.")
     return read.truth
 
 
-def predictions_of(source: Any, format: str | None = None) -> Predictions:
+def predictions_of(source: Any, format: str | None = None, fps: float | None = None, notes: list[str] | None = None
+                   ) -> Predictions:
     """Predictions from a file in any format, or as they are; where a format makes no difference, its segments.
+
+    Args:
+        format, fps, notes: as :func:`truth_of` has them.
 
     Raises:
         DataError: the file is malformed or is in no known format.
     """
     if isinstance(source, dict):
         return source
-    read = conversion.read(Path(source), format)
+    read = _read(source, format, fps, notes)
     if read.predictions is not None:
         return read.predictions
     assert read.truth is not None
@@ -420,18 +481,26 @@ def draw_episodes(support: Source, classes: str | Path | Collection[str], out: s
 
     Args:
         support: truth that examples are drawn from: its training videos, where it has any.
-        classes: the novel classes, or a file of them (:func:`cuemark.datasets.splits.read_classes`).
+        classes: the novel classes, or a file of them: a list (:func:`cuemark.datasets.splits.read_classes`) or a
+            few-shot split (:func:`cuemark.datasets.splits.few_shot`), whose ``novel`` ones are taken.
         query: truth of the videos that are asked; by default the others of ``support``.
 
     Raises:
         DataError: there is nothing to ask, or a class has too few examples.
     """
-    names = read_classes(Path(classes)) if isinstance(classes, str | Path) else list(classes)
+    names = _novel(Path(classes)) if isinstance(classes, str | Path) else list(classes)
     everything = truth_of(support)
     shown = {vid: v for vid, v in everything.items() if v.subset == "training"} or everything
     asked = truth_of(query) if query is not None else {v: t for v, t in everything.items() if v not in shown}
     if not asked:
-        raise DataError("no video is left to ask: all of the truth are training videos; name others with --query.")
+        raise DataError("no video is left to ask: examples are drawn from all of the truth, since it has "
+                        f"{'only' if shown is not everything else 'no'} training videos; name others with --query.")
     drawn = draw(shown, asked, names, ways, shots, draws, seed)
     write_episodes(out, drawn)
     return drawn
+
+
+def _novel(path: Path) -> list[str]:
+    if path.suffix.lower() == ".json" and isinstance(read_json(path, "class"), dict):
+        return few_shot(path)["novel"]
+    return read_classes(path)

@@ -13,7 +13,7 @@ from hostile import NAMES, broken_json, survives, truths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuemark.datasets import activitynet, bmn, coin, ego4d, epic, kinetics, multithumos, thumos, tsp
+from cuemark.datasets import activitynet, bmn, coin, ego4d, epic, files, kinetics, multithumos, thumos, tsp
 from cuemark.datasets.format import Reading
 from cuemark.errors import DataError
 from cuemark.segments import UNLABELLED, Segment, VideoTruth, labels_of, read_truth, times
@@ -164,7 +164,7 @@ def test_any_truth_survives_cuemarks_own(tmp_path_factory, truth):
     path = tmp_path_factory.mktemp("own") / "t.json"
     CUEMARK.write(path, truth)
     assert CUEMARK.parse(path, Reading()) == truth
-    bare = activitynet.bare_ids(truth)
+    bare = files.bare_ids(truth)
     assert ACTIVITYNET.parse(path, Reading()) == {bare[vid]: v for vid, v in truth.items()}
 
 

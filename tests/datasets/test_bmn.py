@@ -175,7 +175,7 @@ def test_what_is_written_is_read(tmp_path_factory, truth):
 
 
 @pytest.mark.parametrize(("video", "message"), [
-    (VideoTruth(9.0, (), "training", None), "video 'a' has no fps, and BMN's files count frames"),
+    (VideoTruth(9.0, (), "training", None), "video 'a' has no frame rate, which BMN's files cannot do without"),
     (VideoTruth(9.0, (Segment(1, 2),), "training", 30.0), "an annotation without a label"),
 ])
 def test_what_cannot_be_written_leaves_nothing(tmp_path, video, message):

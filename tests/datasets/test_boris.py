@@ -199,7 +199,7 @@ def test_what_is_written(tmp_path):
         [5.0, "", "jump", "", ""]]
     assert made["observations"]["v"]["file"] == {"1": ["v.mp4"], "2": []}
     assert made["project_format_version"] == "7.0"
-    with pytest.raises(DataError, match="segment 0 of video 'v' has no label"):
+    with pytest.raises(DataError, match="video 'v' has an annotation without a label"):
         write(tmp_path / "none.boris", {"v": VideoTruth(9.0, (Segment(1, 2, sentence="x"),))})
     assert not (tmp_path / "none.boris").exists()
 

@@ -88,7 +88,7 @@ def test_what_is_no_text_is_named(tmp_path):
 @pytest.mark.parametrize(("table", "message"), [
     ("id,seconds\nA,1\n", "no column 'length'"),
     ("id,length\nA,long\n", "line 2: expected a length in seconds"),
-    ("id,length\nA,0\n", "line 2: a length of 0 s is impossible"),
+    ("id,length\nA,0\n", "line 2: expected a length in seconds above 0, got 0"),
     ("id,length\nA,1\nA,1\n", "line 3: video 'A' is there twice"),
     ("id,length\nA\n", "line 2: expected 2 cells"),
     ("", "is empty"),

@@ -54,7 +54,7 @@ def test_what_is_missing_is_filled_and_what_is_inverted_dropped(tmp_path):
 @pytest.mark.parametrize(("data", "message"), [
     ({}, r"c\.json' has no \"database\" object; a COIN file is"),
     ({"database": {"v": {"annotations": []}}}, "video 'v': expected an object with .* a list \"annotation\""),
-    (with_step({"segment": [1, 2]}), "video 'v', annotation 0: expected an object with \"id\""),
+    (with_step({"segment": [1, 2]}), "video 'v', annotation 0: expected an object with \"segment\""),
     (with_step({"segment": [1], "label": "x"}), "annotation 0: expected an object"),
     (with_step({"segment": [1, "x"], "label": "x"}), "annotation 0: expected a start and an end in seconds"),
     (with_step({"segment": [1, 2], "label": "x", "id": [1]}), "expected a step's number as \"id\", got \\[1\\]"),

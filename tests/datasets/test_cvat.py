@@ -170,7 +170,7 @@ def test_what_is_written(tmp_path):
 
 @pytest.mark.parametrize(("video", "message"), [
     (VideoTruth(9.0, (Segment(0, 1, "a"),)), "has no frame rate"),
-    (VideoTruth(9.0, (Segment(0, 1),), fps=25.0), "segment 0 of video 'v' has no label"),
+    (VideoTruth(9.0, (Segment(0, 1),), fps=25.0), "video 'v' has an annotation without a label"),
     (VideoTruth(9.0, (Segment(10, 11, "a"),), fps=25.0), "lies outside the video"),
     (VideoTruth(9.0, (Segment(-2, -1, "a"),), fps=25.0), "lies outside the video"),
     (VideoTruth(9.0, (Segment(0, 1, "a\x00"),), fps=25.0), "which XML cannot hold"),

@@ -1,52 +1,19 @@
-"""Cut lists and markers: in, out, against OpenTimelineIO's adapters, and what other programs write."""
+"""Cut lists: in, out, against OpenTimelineIO's adapters, and what other programs write. With markers: the limits."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from fractions import Fraction
+from xml.etree import ElementTree
 
 import pytest
+from cuts import CUTS, FCP, FORMATS, OTHERS, PREMIERE, RATES, RESOLVE, SOME, SUFFIX, at, frames, ordered, read, videos
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cuemark.datasets import editing
 from cuemark.datasets.format import Reading
 from cuemark.errors import DataError
 from cuemark.segments import Segment, VideoTruth
-
-FORMATS = {form.name: form for form in editing.FORMATS}
-SUFFIX = {"otio": ".otio", "edl": ".edl", "fcpxml": ".fcpxml", "resolve-edl": ".edl", "premiere-csv": ".csv"}
-CUTS = ("otio", "edl", "fcpxml")
-MARKERS = ("resolve-edl", "premiere-csv")
-RATES = (24.0, 25.0, 30.0, 15.0, 12.5, 60.0, 23.976, 23.98, 24000 / 1001, 29.97, 30000 / 1001, 59.94, 29.83)
-EXACT = {23.976: Fraction(24000, 1001), 23.98: Fraction(24000, 1001), 24000 / 1001: Fraction(24000, 1001),
-         29.97: Fraction(30000, 1001), 30000 / 1001: Fraction(30000, 1001), 59.94: Fraction(60000, 1001),
-         29.83: Fraction(29.83).limit_denominator(1001)}
-
-SOME = VideoTruth(120.0, (
-    Segment(12.0, 18.24, "pour", 0.8125, "She pours the batter.", None, "7"),
-    Segment(3.3333, 4.9, "stir"),
-    Segment(30.0, 30.0, sentence="A doorbell, \"twice\" | <loud> & clear."),
-    Segment(12.5, 60.0, query="when does it rain?", score=0.25),
-    Segment(119.0, 121.5, "player's throw"),
-    Segment(40.0, 41.0),
-), "testing", 25.0)
-
-
-def at(frame):
-    """Seconds at 29.97 frames a second."""
-    return float(frame * Fraction(1001, 30000))
-
-
-def ordered(video):
-    return replace(video, annotations=tuple(sorted(video.annotations, key=lambda s: (s.start, s.end))))
-
-
-def read(form, path, **known):
-    reading = Reading(**known)
-    return form.parse(path, reading), reading.problems
-
 
 # --------------------------------------------------------------------------------------------- round trips
 
@@ -61,20 +28,6 @@ def test_cut_lists_come_back_whole(tmp_path, name, fps):
     assert problems == []
 
 
-texts = st.none() | st.sampled_from(["pour", "* LOC: x", "|C:a |M:b |D:1", "a\nb\t\"c\"", "", "日本 <&>", "12"])
-seconds = st.floats(0, 3000)
-
-
-@st.composite
-def segments(draw):
-    start, end = sorted((draw(seconds), draw(seconds)))
-    return Segment(start, end, draw(texts), draw(st.none() | st.floats(-1, 1)), draw(texts), draw(texts), draw(texts))
-
-
-videos = st.builds(VideoTruth, seconds, st.lists(segments(), max_size=4).map(tuple),
-                   st.sampled_from(["training", "x"]), st.sampled_from(RATES))
-
-
 @pytest.mark.parametrize("name", CUTS)
 @settings(max_examples=40, deadline=None)
 @given(video=videos)
@@ -83,35 +36,6 @@ def test_any_cut_list_comes_back_whole(tmp_path_factory, name, video):
     form.write(path, {"v": video})
     found, problems = read(form, path)
     assert found == {"v": ordered(video)}
-    assert problems == []
-
-
-def frames(segment, fps, shortest):
-    """Slow and obvious: the nearest frames, at least ``shortest`` apart, back in seconds."""
-    rate = EXACT.get(fps, Fraction(fps))
-    first, beyond = round(Fraction(segment.start) * rate), round(Fraction(segment.end) * rate)
-    return float(first / rate), float(max(beyond, first + shortest) / rate)
-
-
-@pytest.mark.parametrize("name", MARKERS)
-@settings(max_examples=40, deadline=None)
-@given(video=videos)
-def test_markers_come_back_to_the_frame_with_label_and_sentence(tmp_path_factory, name, video):
-    form, path = FORMATS[name], tmp_path_factory.mktemp("marks") / f"v{SUFFIX[name]}"
-    form.write(path, {"v": video})
-    found, problems = read(form, path, fps=video.fps, durations={"v": video.duration}, subset=video.subset)
-
-    def text(value):
-        value = " ".join((value or "").split())
-        return (value.replace("|", "/") if name == "resolve-edl" else value) or None
-
-    expected = []
-    for s in video.annotations:
-        label, sentence = text(s.label), text(s.sentence or s.query)
-        expected.append(Segment(*frames(s, video.fps, name == "resolve-edl"),
-                                None if label == sentence else label, sentence=sentence))
-    assert sorted(found["v"].annotations, key=repr) == sorted(expected, key=repr)
-    assert replace(found["v"], annotations=()) == replace(video, annotations=())
     assert problems == []
 
 
@@ -175,26 +99,6 @@ def test_edl_as_written(tmp_path):
         "* LOC: 01:00:00:00 GREEN   stir"]
     # at 29.97 frame 360 (12.012 s) is the nearest to 12 s, and non-drop timecode calls it 12 seconds flat
     assert "00:00:12:00 00:00:18:07 01:00:01:17 01:00:07:24" in path.read_text()
-
-
-OTHERS = """TITLE: From another program
-FCM: DROP FRAME
-
-001  AX       V     C        00:00:59;29 00:01:00;02 01:00:00;00 01:00:00;01
-* FROM CLIP NAME: street.MOV
-* LOC: 01:00:00;00 RED     honk
-002  AX       A2    C        00:00:00;00 00:00:10;00 01:00:00;01 01:00:10;01
-* FROM CLIP NAME: street.MOV
-003  BL       V     C        00:00:00;00 00:00:10;00 01:00:00;01 01:00:10;01
-004  REEL2    B     C        00:10:00;00 00:10:00;00 01:00:10;01 01:00:10;01
-004  REEL3    AA/V  D    015 00:10:00;00 00:10:10;00 01:00:10;01 01:00:20;01
-* FROM CLIP NAME: street.MOV
-* TO CLIP NAME: shot 12
-* TO CLIP: /footage/day 1/park.mp4
-M2   park.mp4       045.0                00:10:00;00
-005  AX       V     C        00:00:05;00 00:00:04;00 01:00:20;01 01:00:19;01
-006  AX       V     C        00:00:05;00 00:00:06;00 01:00:20;01 01:00:21;01
-"""
 
 
 def test_edl_of_another_program(tmp_path):
@@ -396,36 +300,6 @@ def test_without_the_library(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------- FCPXML
 
-FCP = """<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE fcpxml>
-<fcpxml version="1.10">
-  <resources>
-    <format id="r1" name="FFVideoFormat1080p2997" frameDuration="1001/30000s"/>
-    <asset id="r2" name="park" start="36000s" duration="60060/1000s" hasVideo="1" format="r1">
-      <media-rep kind="original-media" src="file:///Volumes/day%201/my%20park.mov"/></asset>
-    <asset id="r3" name="music" src="file:///music.wav" start="0s" duration="100s" hasAudio="1" hasVideo="0"/>
-    <effect id="r4" name="Title"/>
-  </resources>
-  <library><event name="e">
-    <asset-clip ref="r2" name="my park" duration="60060/1000s"/>
-    <project name="p"><sequence format="r1" duration="100s"><spine>
-      <asset-clip ref="r2" name="my park" offset="0s" start="36001s" duration="1001/1000s">
-        <asset-clip ref="r3" lane="-1" name="music" offset="36001s" duration="5s"/>
-        <video ref="r4" lane="1" name="Title" offset="36001s" duration="5s"/>
-      </asset-clip>
-      <gap name="Gap" offset="2s" duration="5s"/>
-      <clip name="throw" offset="7s" start="10s" duration="2s">
-        <timeMap/>
-        <video ref="r2" offset="5s" start="36020s" duration="60s"/>
-      </clip>
-      <asset-clip ref="r2" name="whole" offset="9s"/>
-      <ref-clip ref="r9" name="compound" offset="70s" duration="5s"/>
-    </spine></sequence></project>
-  </event></library>
-</fcpxml>
-"""
-
-
 def test_fcpxml_of_another_program(tmp_path):
     (tmp_path / "cut.fcpxml").write_text(FCP)
     found, problems = read(FORMATS["fcpxml"], tmp_path / "cut.fcpxml")
@@ -437,7 +311,7 @@ def test_fcpxml_of_another_program(tmp_path):
 
 def test_fcpxml_lies_on_frame_borders(tmp_path):
     FORMATS["fcpxml"].write(tmp_path / "v.fcpxml", {"v": replace(SOME, fps=29.97)})
-    root = editing._fcpxml_root(tmp_path / "v.fcpxml")
+    root = ElementTree.parse(tmp_path / "v.fcpxml").getroot()
     assert root.find("resources/format").get("frameDuration") == "1001/30000s"
     for element in root.iter():
         for key in ("start", "offset", "duration"):
@@ -468,76 +342,6 @@ def test_xml_cannot_hold_everything(tmp_path):
     with pytest.raises(DataError, match="cannot hold"):
         FORMATS["fcpxml"].write(tmp_path / "a.fcpxml", {"a": VideoTruth(1.0, (Segment(0, 1, "a\ufffe"),), fps=25.0)})
     assert not list(tmp_path.iterdir())
-
-
-# ------------------------------------------------------------------------------------------------- markers
-
-RESOLVE = """TITLE: Timeline 1
-FCM: NON-DROP FRAME
-
-001  001      V     C        01:00:05:00 01:00:05:01 01:00:05:00 01:00:05:01  
- |C:ResolveColorBlue |M:Marker 1 |D:1
-
-002  001      V     C        01:01:00:12 01:01:00:13 01:01:00:12 01:01:00:13  
-3 people | enter |C:ResolveColorRed |M:enter |D:50
-"""
-
-
-def test_resolve_markers(tmp_path):
-    (tmp_path / "t.edl").write_text(RESOLVE)
-    form = FORMATS["resolve-edl"]
-    found, problems = read(form, tmp_path / "t.edl", fps=25.0)
-    assert found == {"t": VideoTruth(62.48, (
-        Segment(5.0, 5.04, "Marker 1"), Segment(60.48, 62.48, "enter", sentence="3 people | enter")), fps=25.0)}
-    assert problems == []
-    (tmp_path / "t.edl").write_text(RESOLVE.replace("01:00:05", "00:00:05"))  # so it does not begin at 1 h
-    found, _ = read(form, tmp_path / "t.edl", fps=25.0)
-    assert [s.start for s in found["t"].annotations] == [5.0, 3660.48]
-    (tmp_path / "t.edl").write_text(RESOLVE.replace(" |C:ResolveColorBlue |M:Marker 1 |D:1", ""))
-    with pytest.raises(DataError, match=r"line 4: expected a line \|C:"):
-        form.parse(tmp_path / "t.edl", Reading(fps=25.0))
-
-
-def test_resolve_as_written(tmp_path):
-    video = replace(SOME, annotations=(Segment(12.0, 18.24, "pour", sentence="So | much"), Segment(20, 20, "stir")))
-    FORMATS["resolve-edl"].write(tmp_path / "v.edl", {"v": video})
-    assert (tmp_path / "v.edl").read_text() == (
-        "TITLE: v\nFCM: NON-DROP FRAME\n\n"
-        "001  001      V     C        01:00:12:00 01:00:12:01 01:00:12:00 01:00:12:01  \n"
-        "So / much |C:ResolveColorBlue |M:pour |D:156\n\n"
-        "002  001      V     C        01:00:20:00 01:00:20:01 01:00:20:00 01:00:20:01  \n"
-        " |C:ResolveColorGreen |M:stir |D:1\n")
-
-
-PREMIERE = ("Marker Name\tDescription\tIn\tOut\tDuration\tMarker Type\t\n"
-            "pour\tShe pours.\t00;01;00;02\t00;01;01;02\t00;00;01;00\tComment\t\n"
-            "\t\t00;00;05;00\t00;00;05;00\t00;00;00;00\tChapter\t\n")
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_premiere_markers(tmp_path, encoding):
-    path = tmp_path / "t.csv"
-    path.write_bytes(PREMIERE.encode(encoding))
-    found, problems = read(FORMATS["premiere-csv"], path, fps=29.97)
-    assert found == {"t": VideoTruth(at(1830), (
-        Segment(at(150), at(150)), Segment(at(1800), at(1830), "pour", sentence="She pours.")), fps=29.97)}
-    assert problems == []
-    assert FORMATS["premiere-csv"].looks(path, path.read_bytes().decode("utf-8", "replace")) == "truth"
-
-
-@pytest.mark.parametrize(("text", "words"), [
-    ("", ["no column 'Marker Name'"]),
-    ("a,b\n1,2\n", ["no column 'Marker Name'"]),
-    (PREMIERE.replace("Out", "End"), ["no column 'Out'"]),
-    (PREMIERE.replace("00;01;00;02", "1:0"), ["line 2", "1:0"]),
-    (PREMIERE.replace("00;01;00;02", "00;01;00;31"), ["line 2", "frame 31"]),
-    (PREMIERE.replace("pour", "x" * 200000), ["line 2"]),
-])
-def test_malformed_premiere(tmp_path, text, words):
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(DataError) as caught:
-        FORMATS["premiere-csv"].parse(tmp_path / "a.csv", Reading(fps=29.97))
-    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 # --------------------------------------------------------------------------------------------- recognising

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cuemark.datasets.elan import layers, looks, parse, write
+from cuemark.datasets.elan import looks, parse, write
 from cuemark.datasets.format import Reading
 from cuemark.errors import DataError
 from cuemark.segments import Segment, VideoTruth
@@ -129,18 +128,6 @@ def test_round_trip(tmp_path_factory, data):
     assert {vid: sorted(v.annotations, key=key) for vid, v in back.items()} == {
         vid: sorted(v.annotations, key=key) for vid, v in truth.items()}
     assert not reading.problems
-
-
-@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), max_size=12))
-def test_layers(pairs):
-    spans = [(start, start + length, str(i)) for i, (start, length) in enumerate(pairs)]
-    rows = layers(spans)
-    assert sorted(span for row in rows for span in row) == sorted(spans)
-    for row in rows:
-        assert all(a[1] <= b[0] for a, b in pairwise(row))
-    deepest = max((sum(s <= t < e for s, e, _ in spans) for t in range(30)), default=0)
-    if all(length for _, length in pairs):
-        assert len(rows) == deepest  # as few as can be
 
 
 def test_what_is_written(tmp_path):

@@ -58,7 +58,7 @@ def test_what_is_written(tmp_path):
     assert json.loads((tmp_path / "labels.json").read_text()) == {"classes": ["a", "b"], "labels": {
         "v": [{"label": "b", "timestamps": [1.0, 2.0], "confidence": 0.5}, {"label": "a", "timestamps": [2.0, 3.0]}],
         "w": []}}
-    with pytest.raises(DataError, match="segment 0 of video 'v' has no label"):
+    with pytest.raises(DataError, match="video 'v' has an annotation without a label"):
         write(tmp_path / "none.json", {"v": VideoTruth(9.0, (Segment(1, 2, sentence="x"),))})
     assert not (tmp_path / "none.json").exists()
 

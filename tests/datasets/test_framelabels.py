@@ -209,8 +209,8 @@ def test_overlaps_are_told_once(tmp_path, caplog):
 
 @pytest.mark.parametrize(("vid", "video", "message"), [
     ("v", VideoTruth(1.0, (Segment(0, 1, "a"),)), "video 'v' has no frame rate"),
-    ("v", VideoTruth(1.0, (Segment(0, 1, sentence="a"),), fps=10.0), "has no label"),
-    ("v", VideoTruth(1.0, (Segment(0, 1, " "),), fps=10.0), "has no label"),
+    ("v", VideoTruth(1.0, (Segment(0, 1, sentence="a"),), fps=10.0), "an annotation without a label"),
+    ("v", VideoTruth(1.0, (Segment(0, 1, " "),), fps=10.0), "an annotation without a label"),
     ("v", VideoTruth(1.0, (Segment(0, 1, "a b"), Segment(0, 1, "a_b")), fps=10.0), "would both be written 'a_b'"),
     ("v", VideoTruth(1.0, (Segment(0, 1, "\ud800"),), fps=10.0), "is no text"),
     ("v", VideoTruth(0.0, (), fps=10.0), "no number of frames"),

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from cuemark.datasets.format import Reading
 from cuemark.datasets.labelstudio import (
-    frames_to_seconds,
     looks,
     parse,
     parse_predictions,
-    seconds_to_frames,
     write,
     write_predictions,
 )
@@ -114,26 +112,6 @@ def test_predictions(tmp_path):
     assert [p.what for p in reading.problems] == ["2 predictions; the first is read"]
 
 
-# ---------------------------------------------------------------------------------------------------------- frames
-
-
-@given(first=st.integers(1, 10**6), length=st.integers(0, 10**5),
-       fps=st.sampled_from((10, 24, 25, 30000 / 1001, 59.94)))
-def test_frames_come_back(first, length, fps):
-    """Frames count from 1 and both ends belong: n of them last n / fps seconds."""
-    start, end = frames_to_seconds(first, first + length, fps)
-    assert start == (first - 1) / fps
-    assert end - start == pytest.approx((length + 1) / fps, rel=1e-6)
-    assert seconds_to_frames(start, end, fps) == (first, first + length)
-
-
-def test_seconds_become_whole_frames():
-    assert seconds_to_frames(0, 1, 25) == (1, 25)
-    assert seconds_to_frames(1, 2, 25) == (26, 50)  # touching segments share no frame
-    assert seconds_to_frames(1, 1, 25) == (26, 26)
-    assert seconds_to_frames(-3, -1, 25) == (1, 1)
-
-
 times = st.integers(0, 10**5)
 cuts = st.tuples(times, times, st.sampled_from(("pour", "stir", "ü"))).map(
     lambda t: Segment(min(t[:2]) / 25, (max(t[:2]) + 1) / 25, t[2]))
@@ -174,8 +152,8 @@ def test_predictions_come_back_as_annotations_to_correct(tmp_path):
 
 @pytest.mark.parametrize(("truth", "message"), [
     ({"v": VideoTruth(9.0, (Segment(0, 1, "a"),))}, "video 'v' has no frame rate"),
-    ({"v": VideoTruth(9.0, fps=0.0)}, "video 'v' has no frame rate"),
-    ({"v": VideoTruth(9.0, (Segment(0, 1, sentence="a"),), fps=25.0)}, "segment 0 of video 'v' has no label"),
+    ({"v": VideoTruth(9.0, fps=0.0)}, "video 'v' cannot have 0.0 frames a second"),
+    ({"v": VideoTruth(9.0, (Segment(0, 1, sentence="a"),), fps=25.0)}, "video 'v' has an annotation without a label"),
 ])
 def test_what_cannot_be_written(tmp_path, truth, message):
     with pytest.raises(DataError, match=message):

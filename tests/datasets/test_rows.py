@@ -107,11 +107,51 @@ def test_splits_have_one_name():
         "training", "validation", "validation", "validation", "testing", "testing", "Novel"]
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
-    for name in ("t.csv", "t.JSON"):
-        with pytest.raises(DataError, match="toy is several files; name a folder"):
-            rows.new_folder(tmp_path / name, "toy")
-    saved(tmp_path / "old_toy.txt", "")
-    with pytest.raises(DataError, match=r"holds 'old_toy\.txt', which would be read as a part of it"):
-        rows.new_folder(tmp_path, "toy", ["*_toy.txt"], ["new_toy.txt"])
-    rows.new_folder(tmp_path, "toy", ["*_toy.txt"], ["old_toy.txt"])
+@pytest.mark.parametrize(("text", "seconds"), [
+    ("12", 12), ("12.5", 12.5), (" .5 ", 0.5), ("1e2", 100), ("-3", -3), ("1:02", 62), ("90:00", 5400),
+    ("00:00:01.250", 1.25), ("10:00:00", 36000), ("0:01,5", 1.5)])
+def test_clock_times(text, seconds):
+    assert rows.clock(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "nan", "inf", "1_0", "1,5", "1:60", "1:61:00", "1:2:3:4", "12 s", "-1:00", "٣",
+                                  "1:", ":1", "0x1", "00:00:01:12"])
+def test_no_clock_times(text):
+    with pytest.raises(ValueError, match="is no time"):
+        rows.clock(text)
+
+
+@pytest.mark.parametrize("value", [0, "0.0", -25, "x"])
+def test_a_rate_is_above_0(value):
+    assert rows.above_0("29.97", "here", "fps") == 29.97
+    with pytest.raises(DataError, match="here: expected fps"):
+        rows.above_0(value, "here", "fps")
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path):
+    rows.write_text(tmp_path / "t.txt", "a\n日本\n")
+    assert (tmp_path / "t.txt").read_bytes() == "a\n日本\n".encode()
+    for bad in ("\ud800", "\r", "\0"):
+        with pytest.raises(DataError, match="bad is here"):
+            rows.write_text(tmp_path / "u.txt", f"good\nbad is here {bad}\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["t.txt"]
+
+
+def test_lines_end_as_on_any_system():
+    assert rows.split_lines("a\r\nb\rc\n\u2028d\x0be") == ["a", "b", "c", "\u2028d\x0be"]
+
+
+@pytest.mark.parametrize("value", [{}, [1], "x", [[]], 0])
+def test_objects_are_a_list_of_objects(value):
+    assert rows.objects(None, "here") == []
+    assert rows.objects([{"a": 1}], "here") == [{"a": 1}]
+    with pytest.raises(DataError, match="here: expected a list of objects"):
+        rows.objects(value, "here")
+
+
+@pytest.mark.parametrize("item", [None, [], {"segment": [1, 2]}, {"segment": [1], "label": "a"},
+                                  {"segment": "12", "label": "a"}, {"segment": [1, 2], "label": 3}])
+def test_a_labelled_item_has_both(item):
+    assert rows.labelled({"segment": [1, "2"], "label": "a"}, "here") == (1, "2", "a")
+    with pytest.raises(DataError, match='here: expected an object with "segment"'):
+        rows.labelled(item, "here")

@@ -125,28 +125,6 @@ def test_lines_hold_segments_or_starts_and_ends(tmp_path):
         "w": VideoTruth(61.5, (Segment(60, 61.5, None, 0.5),)), "u": VideoTruth(4.0)}
 
 
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("12", 12), ("12.5", 12.5), (" .5 ", 0.5), ("1e2", 100), ("-3", -3), ("1:02", 62), ("90:00", 5400),
-    ("00:00:01.250", 1.25), ("10:00:00", 36000), ("0:01,5", 1.5)])
-def test_times(text, seconds):
-    assert tables.seconds(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "nan", "inf", "1_0", "1,5", "1:60", "1:61:00", "1:2:3:4", "12 s", "-1:00", "٣",
-                                  "1:", ":1", "0x1", "00:00:01:12"])
-def test_no_times(text):
-    with pytest.raises(ValueError, match="is no time"):
-        tables.seconds(text)
-
-
-def test_file_names():
-    assert tables.file_id("a\\b/c.v2.MKV") == "c.v2"
-    assert tables.file_id("c.v2") == "c.v2"
-    assert tables.file_id(".mp4") == ".mp4"
-    assert tables.file_name("c.v2") == "c.v2.mp4"
-    assert tables.file_name("c.avi") == "c.avi"
-
-
 # ----------------------------------------------------------------------------------------------------- malformed
 
 

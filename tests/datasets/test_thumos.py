@@ -328,9 +328,9 @@ def test_tables_that_are_written_are_read(tmp_path_factory, truth):
     (TEXT, VideoTruth(9.0, (Segment(1, 2, "..\\x"),), "testing"), "cannot be the name of a file"),
     (TEXT, VideoTruth(9.0, (Segment(1, 2, "ä" * 101),), "testing"), "cannot be the name of a file"),
     (TEXT, VideoTruth(9.0, (), "novel"), "is of subset 'novel'"),
-    (GTAD, VideoTruth(9.0, (Segment(1, 2, "Diving"),), "testing"), "has no fps, and G-TAD's file counts frames"),
+    (GTAD, VideoTruth(9.0, (Segment(1, 2, "Diving"),), "testing"), "has no frame rate, which G-TAD's file cannot"),
     (GTAD, VideoTruth(9.0, (Segment(1, 2, "Walk"),), "testing", 30.0), "has the label 'Walk'"),
-    (TURN, VideoTruth(9.0, (Segment(1, 2, "Diving"),), "testing"), "has no fps"),
+    (TURN, VideoTruth(9.0, (Segment(1, 2, "Diving"),), "testing"), "has no frame rate"),
     (TURN, VideoTruth(9.0, (Segment(1, 2, None),), "testing", 30.0), "has the label None"),
 ])
 def test_what_cannot_be_written_leaves_nothing(tmp_path, one, video, message):

@@ -192,7 +192,7 @@ def test_the_shortest_background_and_ambiguous(tmp_path):
 
 
 @pytest.mark.parametrize(("video", "message"), [
-    (VideoTruth(9.0, (), "training", None), "video 'a' has no fps"),
+    (VideoTruth(9.0, (), "training", None), "video 'a' has no frame rate"),
     (VideoTruth(9.0, (), "novel", 30.0), "video 'a' is of subset 'novel'"),
     (VideoTruth(9.0, (Segment(1, 2),), "training", 30.0), "annotation without a label, which TSP's files cannot hold"),
 ])

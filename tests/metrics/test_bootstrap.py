@@ -117,6 +117,18 @@ def test_too_few_draws_are_refused(count):
         interval(Mean([1, 2]), count)
 
 
+def test_an_interval_does_not_begin_below_0():
+    values = np.zeros(30)
+    values[:2] = 50
+    low, high = interval(Mean(values), 200)["mean"]
+    assert low == 0 < high
+
+
+def test_a_seed_below_0_is_refused():
+    with pytest.raises(CallError, match="seed"):
+        interval(Mean([1, 2]), 20, seed=-1)
+
+
 def test_other_videos_cannot_be_compared():
     with pytest.raises(DataError, match="same truth"):
         paired(Mean([1, 2]), Mean([1, 2], ["a", "b"]), 20)

@@ -487,6 +487,14 @@ def test_weights_are_repeated_videos(seed: int) -> None:
 
 
 @pytest.mark.usefixtures("no_java")
+@pytest.mark.parametrize("weights", [[], [1], [1, -1], [1, math.nan]])
+def test_weights_that_cannot_be_meant(weights: list[float]) -> None:
+    truth = two_events() | {"w": VideoTruth(9, (Segment(0, 4, sentence="a dog barks"),))}
+    with pytest.raises(CallError, match="each of the 2 videos"):
+        captions(truth, {}).figures(weights)
+
+
+@pytest.mark.usefixtures("no_java")
 def test_perfect_captions_of_events_apart() -> None:
     truth = two_events() | {"w": VideoTruth(9, (Segment(1, 2, sentence="It rains."), Segment(3, 5, sentence="Sun.")))}
     score = captions(truth, found_by(truth))

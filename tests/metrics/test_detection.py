@@ -17,7 +17,7 @@ import pytest
 from conftest import shared
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics import detection as module
+from cuemark.metrics import counting
 from cuemark.metrics.detection import (
     AMBIGUOUS,
     TIOUS,
@@ -377,7 +377,7 @@ def test_equals_the_slow_implementation_where_truths_crowd(seed: int):
 def test_comparing_pairs_in_small_parts_changes_nothing(seed: int, monkeypatch: pytest.MonkeyPatch):
     truth, predictions = crowded_case(np.random.default_rng(seed))
     before = [detection(truth, predictions).ap, thumos(truth, predictions).ap, recall_at(truth, predictions).recall]
-    monkeypatch.setattr(module, "PAIRS", 7)
+    monkeypatch.setattr(counting, "PAIRS", 7)
     after = [detection(truth, predictions).ap, thumos(truth, predictions).ap, recall_at(truth, predictions).recall]
     assert all((a == b).all() for a, b in zip(before, after))
 

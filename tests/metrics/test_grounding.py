@@ -228,6 +228,16 @@ def test_suppression_keeps_what_touches_the_threshold() -> None:
     assert grounding(truth, found, ns=[2], nms=0.49).recall[0, 0] == 1
 
 
+@pytest.mark.parametrize(("first", "second", "kept"), [
+    ((0, 0.3), (0, 0.6), False),  # 0.3 / (0.3 + 0.6 - 0.3) is 0.5000000000000001; over the hull it is 0.5
+    ((0.1, 0.8), (0.2, 1.3), True),  # the other way round
+])
+def test_suppression_divides_by_the_union(first: tuple[float, float], second: tuple[float, float], kept: bool) -> None:
+    truth = {"v": VideoTruth(20.0, (Segment(8, 9, sentence="x"),))}
+    found = {"v": [Segment(*first, query="x"), Segment(*second, query="x"), Segment(8, 9, query="x")]}
+    assert grounding(truth, found, ns=[2], nms=0.5).recall[0, 0] == (not kept)
+
+
 @pytest.mark.parametrize(("truth", "found", "message"), [
     ({}, {}, "no annotation with a sentence"),
     ({"v": VideoTruth(3.0, (Segment(0, 1, "label"),))}, {}, "no annotation with a sentence"),

@@ -21,6 +21,7 @@ from cuemark.datasets import (
     framelabels,
     kinetics,
     labelstudio,
+    markers,
     multithumos,
     qvhighlights,
     subtitles,
@@ -41,6 +42,6 @@ FORMATS: dict[str, Format] = {form.name: form for form in (
     *tables.FORMATS, labelstudio.FORMAT, cvat.FORMAT, via.FORMAT, elan.FORMAT, boris.FORMAT, audacity.FORMAT,
     fiftyone.FORMAT,
     # of players and editing programs
-    *subtitles.FORMATS, *editing.FORMATS,
+    *subtitles.FORMATS, *editing.FORMATS, *markers.FORMATS,
 )}
 """Name on the command line -> format."""

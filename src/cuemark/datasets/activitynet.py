@@ -32,10 +32,10 @@ test videos (0000270, 0001292, 0001496).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from cuemark.datasets.files import bare_ids
 from cuemark.datasets.format import Format, Kind, Reading
 from cuemark.datasets.rows import split
 from cuemark.segments import (
@@ -47,16 +47,6 @@ from cuemark.segments import (
     write_predictions,
     write_truth,
 )
-
-
-def bare_ids(names: Iterable[str]) -> dict[str, str]:
-    """Name in a file -> video id: without ``v_`` when every name of the file has one.
-
-    A rule for the whole file, because a YouTube id may itself begin with ``v_`` (two of ActivityNet's do).
-    """
-    names = list(names)
-    prefixed = all(name.startswith("v_") for name in names)
-    return {name: name[2:] if prefixed else name for name in names}
 
 
 def _read_truth(path: str | Path, reading: Reading | None) -> Truth:
@@ -138,7 +128,8 @@ def looks_ours(path: Path, head: str) -> Kind | None:
 
 FORMATS = (
     Format(
-        name="activitynet", title="ActivityNet JSON (also HACS Segments, ActionFormer, OpenTAD, G-TAD)",
+        name="activitynet",
+        title="ActivityNet JSON (also HACS Segments, ActionFormer, OpenTAD, G-TAD)",
         source="Caba Heilbron et al., ActivityNet, CVPR 2015; github.com/activitynet/ActivityNet",
         layout='{"database": {video: {"duration", "subset", "annotations": [{"segment": [start, end], "label"}]}}}; '
                '{"results": {video: [{"segment", "label", "score"}]}}; seconds',
@@ -146,7 +137,8 @@ FORMATS = (
         traps="Ids lose a v_ that all of a file have; train, val and test become training, validation and testing.",
     ),
     Format(
-        name="cuemark", title="cuemark JSON",
+        name="cuemark",
+        title="cuemark JSON",
         source="cuemark.segments",
         layout='ActivityNet\'s, with "fps" of videos and "sentence", "query", "score" and "id" of segments; seconds',
         looks=looks_ours, parse=_read_truth, write=write, parse_predictions=_read_predictions,

@@ -24,9 +24,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cuemark.datasets.format import Format, Kind, Reading, parse_each, write_each
-from cuemark.datasets.rows import read_text
-from cuemark.datasets.tables import write_text
+from cuemark.datasets.files import first_of, parse_each, write_each
+from cuemark.datasets.format import Format, Kind, Reading
+from cuemark.datasets.rows import read_text, split_lines, write_text
 from cuemark.errors import DataError
 from cuemark.segments import Truth, VideoTruth
 
@@ -34,7 +34,8 @@ _TIME = re.compile(r"-?\d+([.,]\d+)?", re.ASCII)
 
 
 def looks(path: Path, head: str) -> Kind | None:
-    """A ``.txt`` whose every line is start, tab, end, and somewhere a third column that is no number."""
+    """A ``.txt`` whose every line is start, tab, end, and somewhere a third column that is no number, or a folder."""
+    path, head = first_of(path, head, ".txt")
     lines = [line for line in head.lstrip("\ufeff").split("\n") if line.strip() and not line.startswith("\\")]
     if path.suffix.lower() != ".txt" or not lines:
         return None
@@ -52,13 +53,12 @@ def parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the line and what was expected there.
     """
-    return parse_each(path, reading, (".txt",), _parse_one)
+    return parse_each(path, reading, ".txt", _parse_one)
 
 
 def _parse_one(path: Path, reading: Reading) -> VideoTruth:
     segments = []
-    for number, line in enumerate(read_text(path, "label").split("\n"), 1):
-        line = line.rstrip("\r")
+    for number, line in enumerate(split_lines(read_text(path, "label")), 1):
         if not line.strip() or line.startswith("\\"):
             continue
         where = f"'{path}', line {number}"

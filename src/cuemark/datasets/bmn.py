@@ -31,9 +31,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cuemark.datasets.activitynet import bare_ids
+from cuemark.datasets.files import bare_ids, new_folder
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import header, label_of, new_folder, number, seconds, split, split_of, table, write_table
+from cuemark.datasets.rows import (
+    above_0,
+    header,
+    label_of,
+    labelled,
+    number,
+    seconds,
+    split,
+    split_of,
+    table,
+    write_table,
+)
+from cuemark.datasets.timeline import rate_of
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, write_json
 
@@ -66,18 +78,12 @@ def parse(path: Path, reading: Reading) -> Truth:
                 raise DataError(f"{where}: video '{row['video']}' is there twice; leave one out.")
             subsets[row["video"]] = split(row["subset"])
             if row.get("rfps"):
-                rates[row["video"]] = _above_0(number(row["rfps"], where, "rfps"), where)
+                rates[row["video"]] = above_0(row["rfps"], where, "rfps")
         for name in videos:
             if name not in subsets:
                 reading.note(f"'{annotations}', video '{name}'", f"is not in '{info}'", "dropped")
     return {ids[name]: VideoTruth(duration, tuple(found), subset, rates.get(name, fps))
             for name, subset in subsets.items() for duration, found, fps in (videos[name],)}
-
-
-def _above_0(fps: float, where: str) -> float:
-    if fps <= 0:
-        raise DataError(f"{where}: expected rfps above 0, got {fps:g}.")
-    return fps
 
 
 def _files(path: Path, reading: Reading) -> tuple[Path, Path | None]:
@@ -113,11 +119,8 @@ def _video(entry: Any, where: str, reading: Reading) -> tuple[float, list[Segmen
     found = []
     for i, item in enumerate(entry["annotations"]):
         at = f"{where}, annotation {i}"
-        times = item.get("segment") if isinstance(item, dict) else None
-        if not isinstance(times, list) or len(times) != 2 or not isinstance(item.get("label"), str):
-            raise DataError(f'{at}: expected an object with "segment": [start, end] and a "label", got '
-                            f"{str(item)[:60]}.")
-        segment = reading.segment(times[0], times[1], at, label=item["label"])
+        start, end, label = labelled(item, at)
+        segment = reading.segment(start, end, at, label=label)
         if segment is not None:
             found.append(segment)
     return duration, found, frames / duration if duration > 0 and frames > 0 else None
@@ -132,16 +135,15 @@ def write(path: Path, truth: Truth) -> None:
     new_folder(path, "BMN's annotations")
     data, rows = {}, []
     for vid, video in truth.items():
-        if video.fps is None:
-            raise DataError(f"video '{vid}' has no fps, and BMN's files count frames; say it with --fps.")
-        frames = round(video.duration * video.fps)
+        fps = rate_of(vid, video, "BMN's files")
+        frames = round(video.duration * fps)
         data[f"v_{vid}"] = {
             "duration_second": video.duration, "duration_frame": frames,
             "annotations": [{"segment": [s.start, s.end], "label": label_of(s.label, vid, "BMN's files")}
                             for s in video.annotations],
             "feature_frame": frames // 16 * 16,
         }
-        rows.append((f"v_{vid}", frames, video.duration, video.fps, video.fps, video.subset, frames // 16 * 16))
+        rows.append((f"v_{vid}", frames, video.duration, fps, fps, video.subset, frames // 16 * 16))
     write_json(path / _JSON, data)
     write_table(path / _CSV, _COLUMNS, rows)
 
@@ -156,7 +158,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="bmn", title="ActivityNet as BMN and G-TAD have it",
+    name="bmn",
+    title="ActivityNet as BMN and G-TAD have it",
     source="Lin et al., BMN, ICCV 2019; github.com/JJBOY/BMN-Boundary-Matching-Network",
     layout='JSON {"v_id": {"duration_second", "duration_frame", "feature_frame", "annotations": [{"segment", '
            '"label"}]}} and CSV video,numFrame,seconds,fps,rfps,subset,featureFrame; seconds',

@@ -47,11 +47,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuemark.datasets import tables
-from cuemark.datasets.elan import layers
+from cuemark.datasets.files import file_id, file_name
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import read_text
-from cuemark.datasets.tables import file_id, file_name
+from cuemark.datasets.rows import clock, label_of, read_text
+from cuemark.datasets.timeline import in_order, layers
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_json, write_json
 
@@ -136,10 +135,10 @@ def _segments(events: Iterable[_Event], offset: float, reading: Reading) -> list
             open_[key] = event
     for event in open_.values():
         reading.note(event.where, f"'{event.behaviour}' starts and never stops", "dropped")
-    return sorted(segments, key=lambda s: (s.start, s.end))
+    return in_order(segments)
 
 
-# ------------------------------------------------------------------------------------------------------ project
+# ---------------------------------------------------------------------------------------------- project
 
 
 def _project(path: Path, reading: Reading) -> dict[str, _Observation]:
@@ -198,7 +197,7 @@ def _event(item: Any, state: dict[str, bool], where: str) -> _Event:
 
 def _seconds(value: Any, where: str) -> float:
     try:
-        number = tables.seconds(value) if isinstance(value, str) else float(value)
+        number = clock(value) if isinstance(value, str) else float(value)
         if isinstance(value, bool) or not abs(number) < float("inf"):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
@@ -206,7 +205,7 @@ def _seconds(value: Any, where: str) -> float:
     return number
 
 
-# ------------------------------------------------------------------------------------------------------ tables
+# ---------------------------------------------------------------------------------------------- tables
 
 
 def _table(path: Path, text: str, reading: Reading) -> dict[str, _Observation]:
@@ -268,7 +267,7 @@ def _table(path: Path, text: str, reading: Reading) -> dict[str, _Observation]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------ writing
+# ---------------------------------------------------------------------------------------------- writing
 
 
 def write(path: Path, truth: Truth) -> None:
@@ -284,10 +283,9 @@ def write(path: Path, truth: Truth) -> None:
     observations: dict[str, Any] = {}
     for vid, video in truth.items():
         spans: dict[str, list[tuple[int, int, str]]] = {}
-        for i, s in enumerate(video.annotations):
-            if not s.label:
-                raise DataError(f"segment {i} of video '{vid}' has no label and BORIS needs one; name it.")
-            spans.setdefault(s.label, []).append((round(s.start * 1000), round(s.end * 1000), s.sentence or ""))
+        for s in video.annotations:
+            spans.setdefault(label_of(s.label, vid, "BORIS"), []).append(
+                (round(s.start * 1000), round(s.end * 1000), s.sentence or ""))
         events: list[list[Any]] = []
         for label, listed in spans.items():
             if label not in lasting:

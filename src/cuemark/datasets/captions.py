@@ -27,9 +27,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cuemark.datasets.activitynet import bare_ids
+from cuemark.datasets.files import bare_ids
 from cuemark.datasets.format import Format, Kind, Reading
 from cuemark.datasets.rows import number, seconds, split_of
+from cuemark.datasets.sentences import stamp, timed_sentences, words
 from cuemark.errors import DataError
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, read_json, write_json
 
@@ -119,58 +120,10 @@ def write_predictions(path: str | Path, predictions: Predictions, truth: Truth) 
 def _predicted(item: Any, where: str, reading: Reading) -> Segment | None:
     if not isinstance(item, dict) or not isinstance(item.get("sentence"), str):
         raise DataError(f'{where}: expected an object with "sentence" and "timestamp", got {str(item)[:60]}.')
-    start, end = _stamp(item.get("timestamp"), where)
+    start, end = stamp(item.get("timestamp"), where)
     score = item.get("proposal_score")
     score = None if score is None else number(score, where, 'a number as "proposal_score"')
     return reading.segment(start, end, where, sentence=item["sentence"], score=score)
-
-
-# ------------------------------------------------------------------ what the formats of sentences have in common
-
-
-def timed_sentences(entry: Any, where: str, reading: Reading) -> list[tuple[str, Any, Any, str]]:
-    """The rows of an entry with ``timestamps`` and ``sentences``: where each is, its two times, its sentence.
-
-    A row without words is dropped and noted.
-
-    Raises:
-        DataError: these are not two lists of one length, of pairs and of texts.
-    """
-    if not isinstance(entry, dict) or not {"timestamps", "sentences"} <= entry.keys():
-        raise DataError(f'{where}: expected an object with "timestamps" and "sentences", got {str(entry)[:60]}.')
-    stamps, sentences = entry["timestamps"], entry["sentences"]
-    if not (isinstance(stamps, list) and isinstance(sentences, list) and len(stamps) == len(sentences)):
-        raise DataError(f'{where}: "timestamps" and "sentences" must be lists of one length.')
-    rows = []
-    for i, (stamp, sentence) in enumerate(zip(stamps, sentences)):
-        at = f"{where}, caption {i}"
-        start, end = _stamp(stamp, at)
-        if not isinstance(sentence, str):
-            raise DataError(f"{at}: expected a sentence, got {str(sentence)[:60]}.")
-        if sentence.strip():
-            rows.append((at, start, end, sentence.strip()))
-        else:
-            reading.note(at, "has no words", "dropped")
-    return rows
-
-
-def _stamp(stamp: Any, where: str) -> tuple[Any, Any]:
-    if not (isinstance(stamp, list) and len(stamp) == 2):
-        raise DataError(f"{where}: expected [start, end], got {str(stamp)[:60]}.")
-    return stamp[0], stamp[1]
-
-
-def words(segment: Segment, video: str) -> str:
-    """What a person wrote about an annotation, without blanks around it.
-
-    Raises:
-        DataError: there is no sentence.
-    """
-    sentence = (segment.sentence or "").strip()
-    if not sentence:
-        raise DataError(f"an annotation of video '{video}', [{segment.start:g}, {segment.end:g}], has no sentence, and "
-                        "this format is made of them; choose a format with labels, or write one.")
-    return sentence
 
 
 def looks(path: Path, head: str) -> Kind | None:

@@ -24,26 +24,22 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cuemark.datasets.captions import words
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import holdable, number, read_text, split_of, table
+from cuemark.datasets.rows import above_0, lines, split_of, table, write_text
+from cuemark.datasets.sentences import words
 from cuemark.errors import DataError
-from cuemark.segments import Segment, Truth, VideoTruth, replacing
+from cuemark.segments import Segment, Truth, VideoTruth
 
 
-def parse(path: str | Path, reading: Reading) -> Truth:
+def parse(path: Path, reading: Reading) -> Truth:
     """Read a Charades-STA file: videos in the order in which the file first names them.
 
     Raises:
         DataError: naming the file and the line of what is wrong.
     """
-    path = Path(path)
     lengths, subset = _lengths(path, reading), split_of(path, reading.subset)
     found: dict[str, list[Segment]] = {}
-    for i, line in enumerate(read_text(path, "Charades-STA").split("\n"), 1):  # splitlines() would split sentences too
-        if not line.strip():
-            continue
-        where = f"'{path}', line {i}"
+    for where, line in lines(path, "Charades-STA"):
         left, marks, sentence = line.partition("##")
         row = left.strip().rsplit(None, 2)
         if not marks or len(row) != 3:
@@ -62,7 +58,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
                               subset) for video, segments in found.items()}
 
 
-def write(path: str | Path, truth: Truth) -> None:
+def write(path: Path, truth: Truth) -> None:
     """Write a Charades-STA file; a video without annotations is not in it, and no length is.
 
     Raises:
@@ -74,9 +70,8 @@ def write(path: str | Path, truth: Truth) -> None:
             raise DataError(f"video {vid!r} cannot be named in a Charades-STA line; rename it.")
         for s in video.annotations:
             sentence = re.sub(r"\s*[\r\n]\s*", " ", words(s, vid))
-            rows.append(holdable(f"{vid} {s.start!r} {s.end!r}##{sentence}\n", Path(path)))
-    with replacing(path) as file:
-        file.writelines(rows)
+            rows.append(f"{vid} {s.start!r} {s.end!r}##{sentence}\n")
+    write_text(path, "".join(rows))
 
 
 def _lengths(path: Path, reading: Reading) -> dict[str, float]:
@@ -96,9 +91,7 @@ def _lengths(path: Path, reading: Reading) -> dict[str, float]:
 def _table(path: Path) -> dict[str, float]:
     lengths: dict[str, float] = {}
     for where, row in table(path, "Charades", ("id", "length")):
-        length = number(row["length"], where, "a length in seconds")
-        if length <= 0:
-            raise DataError(f"{where}: a length of {length:g} s is impossible; mend it.")
+        length = above_0(row["length"], where, "a length in seconds")
         if row["id"] in lengths:
             raise DataError(f"{where}: video '{row['id']}' is there twice; remove one of the rows.")
         lengths[row["id"]] = length

@@ -31,7 +31,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import label_of, seconds, split, table, whole
+from cuemark.datasets.markup import parse_xml
+from cuemark.datasets.rows import label_of, labelled, seconds, split, table, whole
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, write_json
 
@@ -63,14 +64,11 @@ def parse(path: Path, reading: Reading) -> Truth:
 
 
 def _step(item: Any, where: str, reading: Reading) -> Segment | None:
-    times = item.get("segment") if isinstance(item, dict) else None
-    if not isinstance(times, list) or len(times) != 2 or not isinstance(item.get("label"), str):
-        raise DataError(f'{where}: expected an object with "id", "segment": [start, end] and "label", got '
-                        f"{str(item)[:60]}.")
+    start, end, label = labelled(item, where)
     number = item.get("id")
     if number is not None and (isinstance(number, bool) or not isinstance(number, (str, int))):
         raise DataError(f'{where}: expected a step\'s number as "id", got {str(number)[:40]}.')
-    return reading.segment(times[0], times[1], where, label=item["label"], id=None if number is None else str(number))
+    return reading.segment(start, end, where, label=label, id=None if number is None else str(number))
 
 
 def write(path: Path, truth: Truth) -> None:
@@ -172,10 +170,8 @@ def _xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
     if book.getinfo(name).file_size > _MOST:
         raise ValueError(f"{name} is too large")
     with book.open(name) as file:
-        text = file.read(_MOST)
-    if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise ValueError(f"{name} declares a document type")
-    return ElementTree.fromstring(text)
+        text = file.read(_MOST).decode("utf-8-sig")
+    return parse_xml(text)
 
 
 def _tag(element: ElementTree.Element) -> str:
@@ -198,7 +194,8 @@ def _cells(row: ElementTree.Element, texts: list[str]) -> list[str]:
 
 
 FORMAT = Format(
-    name="coin", title="COIN",
+    name="coin",
+    title="COIN",
     source="Tang et al., COIN, CVPR 2019; github.com/coin-dataset/annotations",
     layout='JSON {"database": {video: {"duration", "class", "subset", "annotation": [{"id", "segment", "label"}]}}}; '
            "seconds",

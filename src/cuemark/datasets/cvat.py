@@ -46,18 +46,20 @@ from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
 
-from cuemark.datasets.format import Format, Kind, Reading, parse_each, write_each
-from cuemark.datasets.rows import read_text, split
-from cuemark.datasets.tables import file_id, file_name
+from cuemark.datasets.files import file_id, file_name, first_of, parse_all, write_each
+from cuemark.datasets.format import Format, Kind, Reading
+from cuemark.datasets.markup import read_xml, write_xml, xml_text
+from cuemark.datasets.rows import label_of, split
+from cuemark.datasets.timeline import rate_of
 from cuemark.errors import DataError
-from cuemark.segments import Segment, Truth, VideoTruth, replacing
+from cuemark.segments import Truth, VideoTruth
 
 _SHAPES = ("box", "polygon", "polyline", "points", "cuboid", "ellipse", "mask", "skeleton")
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def looks(path: Path, head: str) -> Kind | None:
-    """XML whose root is ``annotations`` with a version 1, and a task, a track or an image in it."""
+    """XML whose root is ``annotations`` with a version 1, and a task, a track or an image in it; a folder of such."""
+    head = first_of(path, head, ".xml")[1]
     ours = re.match(r"\ufeff?\s*(<\?xml[^>]*\?>)?\s*<annotations>\s*(<!--.*?-->\s*)*<version>\s*1\.", head, re.DOTALL)
     return "truth" if ours and re.search(r"<(task|job|project|track|image)\b", head) else None
 
@@ -68,59 +70,10 @@ def parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the track or image and what was expected there, or that the rate is not known.
     """
-    truth: Truth = {}
-
-    def one(file: Path, reading: Reading) -> VideoTruth:
-        vid, video = _parse_one(file, reading)
-        if vid in truth:
-            raise DataError(f"'{file}': video '{vid}' is also in another file of the folder; keep one of them.")
-        truth[vid] = video
-        return video
-
-    parse_each(path, reading, (".xml",), one)
-    return truth
+    return parse_all(path, ".xml", lambda file: dict([_parse_one(file, reading)]))
 
 
-def read_xml(path: Path, what: str, root: str) -> ElementTree.Element:
-    """The root of an XML file.
-
-    Raises:
-        DataError: not well formed, another root, or a document type or entity, which could blow up.
-    """
-    text = read_text(path, what)
-    if re.search(r"<!\s*(DOCTYPE|ENTITY)", text, re.IGNORECASE):
-        raise DataError(f"'{path}' declares a document type or an entity, which no {what} file needs; "
-                        "remove the declaration.")
-    try:
-        element = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        line, column = error.position
-        raise DataError(f"'{path}' is not valid XML at line {line}, column {column + 1}; expected a {what} file."
-                        ) from None
-    if element.tag != root:
-        raise DataError(f"'{path}' is no {what} file: its root is <{str(element.tag)[:40]}>, expected <{root}>.")
-    return element
-
-
-def write_xml(path: Path, root: ElementTree.Element) -> None:
-    """Write XML atomically."""
-    ElementTree.indent(root)
-    with replacing(path, "wb") as file:
-        file.write(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
-
-
-def xml_text(text: str, where: str) -> str:
-    """The same text.
-
-    Raises:
-        DataError: it has a character that XML cannot hold.
-    """
-    if found := _NOT_XML.search(text):
-        raise DataError(f"{where}: {text[:60]!r} has the character {found[0]!r}, which XML cannot hold; remove it.")
-    return text
-
-
-# ------------------------------------------------------------------------------------------------------ reading
+# ---------------------------------------------------------------------------------------------- reading
 
 
 def _parse_one(path: Path, reading: Reading) -> tuple[str, VideoTruth]:
@@ -228,7 +181,7 @@ def _tags(root: ElementTree.Element, path: Path, step: int, stop: int | None) ->
     return spans
 
 
-# ------------------------------------------------------------------------------------------------------ writing
+# ---------------------------------------------------------------------------------------------- writing
 
 
 def write(path: Path, truth: Truth) -> None:
@@ -242,15 +195,13 @@ def write(path: Path, truth: Truth) -> None:
 
 
 def _document(vid: str, video: VideoTruth) -> ElementTree.Element:
-    if video.fps is None or not 0 < video.fps < float("inf"):
-        raise DataError(f"video '{vid}' has no frame rate and CVAT counts frames; say it with --fps.")
+    fps = rate_of(vid, video, "CVAT")
+    names = [xml_text(label_of(s.label, vid, "CVAT"), f"a label of video '{vid}'") for s in video.annotations]
     for i, s in enumerate(video.annotations):
-        if not s.label:
-            raise DataError(f"segment {i} of video '{vid}' has no label and CVAT needs one; name it.")
         if s.start > video.duration or s.end < 0:
             raise DataError(f"segment {i} of video '{vid}' lies outside the video, [{s.start:g}, {s.end:g}] of "
                             f"{video.duration:g} s, and CVAT has no frame for it; mend it or the duration.")
-    frames = max(round(video.duration * video.fps), 1)
+    frames = max(round(video.duration * fps), 1)
     root = ElementTree.Element("annotations")
 
     def add(parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
@@ -265,25 +216,21 @@ def _document(vid: str, video: VideoTruth) -> ElementTree.Element:
                        ("stop_frame", str(frames - 1)), ("frame_filter", None)):
         add(task, tag, value)
     labels = add(task, "labels")
-    for label in sorted({_named(s, vid) for s in video.annotations}):
+    for label in sorted(set(names)):
         element = add(labels, "label")
         add(element, "name", label)
         add(element, "attributes")
     add(task, "source", file_name(vid))
     box = {"occluded": "0", "keyframe": "1", "xtl": "0.00", "ytl": "0.00", "xbr": "16.00", "ybr": "16.00",
            "z_order": "0"}
-    for i, s in enumerate(video.annotations):
-        first = min(max(round(s.start * video.fps), 0), frames - 1)
-        end = min(max(round(s.end * video.fps), first + 1), frames)
-        track = add(root, "track", id=str(i), label=_named(s, vid), source="file")
+    for i, (s, name) in enumerate(zip(video.annotations, names)):
+        first = min(max(round(s.start * fps), 0), frames - 1)
+        end = min(max(round(s.end * fps), first + 1), frames)
+        track = add(root, "track", id=str(i), label=name, source="file")
         add(track, "box", frame=str(first), outside="0", **box)
         if end < frames:  # a shape after the last frame is refused by CVAT
             add(track, "box", frame=str(end), outside="1", **box)
     return root
-
-
-def _named(segment: Segment, vid: str) -> str:
-    return xml_text(segment.label or "", f"a label of video '{vid}'")
 
 
 FORMAT = Format(

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import label_of, number, seconds, split
+from cuemark.datasets.rows import label_of, labelled, number, seconds, split
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, write_json
 
@@ -91,12 +91,9 @@ def _videos(path: Path, reading: Reading
         rows = []
         for i, item in enumerate(entry["annotations"]):
             at = f"{where}, annotation {i}"
-            times = item.get("segment") if isinstance(item, dict) else None
-            if not isinstance(times, list) or len(times) != 2 or not isinstance(item.get("label"), str):
-                raise DataError(f'{at}: expected an object with "segment": [start, end] and a "label", got '
-                                f"{str(item)[:60]}.")
+            start, end, label = labelled(item, at)
             values = {key: _value(item[key], at, key) for key in CHARACTERISTICS if item.get(key) is not None}
-            segment = reading.segment(times[0], times[1], at, label=item["label"])
+            segment = reading.segment(start, end, at, label=label)
             if segment is not None:
                 rows.append((segment, values))
         yield vid, entry, where, rows
@@ -140,7 +137,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="detad", title="DETAD's truth with characteristics",
+    name="detad",
+    title="DETAD's truth with characteristics",
     source="Alwassel et al., Diagnosing Error in Temporal Action Detectors, ECCV 2018; github.com/HumamAlwassel/DETAD",
     layout='JSON {"database": {video: {"subset", "annotations": [{"segment", "label", "length", "coverage", '
            '"num-instances", "context-size", "context-distance", "agreement"}]}}}; seconds',

@@ -25,9 +25,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cuemark.datasets.captions import words
 from cuemark.datasets.format import Format, Kind, Reading
 from cuemark.datasets.rows import split_of
+from cuemark.datasets.sentences import words
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, write_json
 
@@ -35,7 +35,7 @@ CHUNK = 5.0
 """Seconds of a chunk."""
 
 
-def parse(path: str | Path, reading: Reading) -> Truth:
+def parse(path: Path, reading: Reading) -> Truth:
     """Read a DiDeMo file: videos in the order in which the file first names them.
 
     Raises:
@@ -44,7 +44,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
     data = read_json(path, "DiDeMo", unique=True)
     if not isinstance(data, list):
         raise DataError(f"'{path}' is not a DiDeMo file; expected a list of descriptions.")
-    subset = split_of(Path(path), reading.subset)
+    subset = split_of(path, reading.subset)
     found: dict[str, list[Segment]] = {}
     lengths: dict[str, int] = {}
     ids: dict[str, int] = {}
@@ -80,7 +80,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
                               subset) for video, segments in found.items()}
 
 
-def write(path: str | Path, truth: Truth) -> None:
+def write(path: Path, truth: Truth) -> None:
     """Write a DiDeMo file; times are rounded to chunks, and none is shorter than one.
 
     Raises:
@@ -136,7 +136,7 @@ FORMAT = Format(
     title="DiDeMo",
     source="Hendricks et al., Localizing Moments in Video with Natural Language, ICCV 2017",
     layout='JSON [{"annotation_id", "video", "description", "times": [[first, last]], "num_segments"}], chunks of 5 s',
-    looks=looks, parse=parse, write=write,
+    looks=looks, parse=parse, write=write, repeats=True,
     traps="Both chunks of a time are included. Several people answered each description, and the official scores take "
           "the best three of them: here each is an annotation with the same id. No file says how long a video is.",
 )

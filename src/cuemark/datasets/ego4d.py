@@ -33,20 +33,11 @@ from pathlib import Path
 from typing import Any
 
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import label_of, number, split
+from cuemark.datasets.rows import label_of, number, objects, split
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, write_json
 
 _WRITTEN = {"training": "train", "validation": "val", "testing": "test"}
-
-
-def _objects(value: Any, where: str) -> list[dict[str, Any]]:
-    """A list of objects; ``[]`` where it is missing."""
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{where}: expected a list of objects, got {str(value)[:60]}.")
-    return value
 
 
 def parse(path: Path, reading: Reading) -> Truth:
@@ -61,8 +52,8 @@ def parse(path: Path, reading: Reading) -> Truth:
                         '{"videos": [{"video_uid", "split", "clips"}]}.')
     clips: dict[str, tuple[float, str, float | None]] = {}
     found: dict[str, list[Segment]] = {}
-    for v, video in enumerate(_objects(data["videos"], f"'{path}', videos")):
-        for c, clip in enumerate(_objects(video.get("clips"), f"'{path}', video {v}, clips")):
+    for v, video in enumerate(objects(data["videos"], f"'{path}', videos")):
+        for c, clip in enumerate(objects(video.get("clips"), f"'{path}', video {v}, clips")):
             vid = clip.get("clip_uid")
             if not isinstance(vid, str) or not vid:
                 raise DataError(f"'{path}', video {v}, clip {c}: expected a \"clip_uid\", got {str(vid)[:40]!r}.")
@@ -91,8 +82,8 @@ def _rate(clip: dict[str, Any], duration: float, where: str) -> float | None:
 def _moments(clip: dict[str, Any], begin: float, where: str, reading: Reading) -> list[Segment]:
     """The primary moments of all annotators of a clip that begins at ``begin`` seconds of its video."""
     found = []
-    for a, annotator in enumerate(_objects(clip.get("annotations"), where)):
-        for i, item in enumerate(_objects(annotator.get("labels"), f"{where}, annotation {a}")):
+    for a, annotator in enumerate(objects(clip.get("annotations"), where)):
+        for i, item in enumerate(objects(annotator.get("labels"), f"{where}, annotation {a}")):
             at = f"{where}, annotation {a}, label {i}"
             primary, label = item.get("primary", True), item.get("label")
             if not isinstance(primary, bool) or not isinstance(label, str) or not label:
@@ -137,7 +128,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="ego4d-mq", title="Ego4D Moment Queries",
+    name="ego4d-mq",
+    title="Ego4D Moment Queries",
     source="Grauman et al., Ego4D, CVPR 2022; ego4d-data.org",
     layout='JSON {"videos": [{"video_uid", "split", "clips": [{"clip_uid", "video_start_sec", "video_end_sec", '
            '"annotations": [{"labels": [{"start_time", "end_time", "label", "primary"}]}]}]}]}; seconds of the clip',

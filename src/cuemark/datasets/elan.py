@@ -32,16 +32,16 @@ rates. A segment that starts before 0, or that has no text at all, is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
-from cuemark.datasets.cvat import read_xml, write_xml, xml_text
-from cuemark.datasets.format import Format, Kind, Reading, parse_each, write_each
-from cuemark.datasets.tables import file_id, file_name
+from cuemark.datasets.files import file_id, file_name, first_of, parse_each, write_each
+from cuemark.datasets.format import Format, Kind, Reading
+from cuemark.datasets.markup import read_xml, write_xml, xml_text
+from cuemark.datasets.timeline import in_order, layers
 from cuemark.errors import DataError
 from cuemark.segments import Truth, VideoTruth
 
@@ -50,7 +50,8 @@ _XSI = "http://www.w3.org/2001/XMLSchema-instance"
 
 
 def looks(path: Path, head: str) -> Kind | None:
-    """XML whose root is ``ANNOTATION_DOCUMENT``."""
+    """XML whose root is ``ANNOTATION_DOCUMENT``, or a folder of such."""
+    head = first_of(path, head, ".eaf")[1]
     return "truth" if re.match(r"\ufeff?\s*(<\?xml[^>]*\?>)?\s*<ANNOTATION_DOCUMENT\b", head) else None
 
 
@@ -60,7 +61,7 @@ def parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the tier or annotation and what was expected there.
     """
-    return parse_each(path, reading, (".eaf",), _parse_one)
+    return parse_each(path, reading, ".eaf", _parse_one)
 
 
 def _parse_one(path: Path, reading: Reading) -> VideoTruth:
@@ -97,8 +98,7 @@ def _parse_one(path: Path, reading: Reading) -> VideoTruth:
             segment = reading.segment((start + origin) / 1000, (end + origin) / 1000, place, **fields)
             if segment is not None:
                 segments.append(segment)
-    segments.sort(key=lambda s: (s.start, s.end))
-    return VideoTruth(reading.length(path.stem, segments), tuple(segments), reading.subset)
+    return VideoTruth(reading.length(path.stem, segments), tuple(in_order(segments)), reading.subset)
 
 
 def _milliseconds(text: str, where: str) -> int:
@@ -127,18 +127,6 @@ def _times(annotations: list[ElementTree.Element], slots: dict[str | None, int |
     if lost := next((slot for slot in order if slot not in times), None):
         raise DataError(f"{where}: time slot '{lost}' has no time and no neighbour with one; align it in ELAN.")
     return times
-
-
-def layers(spans: Iterable[tuple[int, int, str]]) -> list[list[tuple[int, int, str]]]:
-    """Spread spans (start, end, text) over as few rows as they need so that none overlap in a row, each in order."""
-    rows: list[list[tuple[int, int, str]]] = []
-    for span in sorted(spans):
-        row = next((row for row in rows if row[-1][1] <= span[0]), None)
-        if row is None:
-            rows.append([span])
-        else:
-            row.append(span)
-    return rows
 
 
 def write(path: Path, truth: Truth) -> None:

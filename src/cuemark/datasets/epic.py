@@ -39,8 +39,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from cuemark.datasets.files import new_folder
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import header, new_folder, number, seconds, split_of, table, whole, write_table
+from cuemark.datasets.rows import above_0, header, seconds, split_of, table, whole, write_table
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth
 
@@ -95,9 +96,7 @@ def _videos(folder: Path) -> dict[str, tuple[float, float | None]]:
         return {}
     found: dict[str, tuple[float, float | None]] = {}
     for where, row in table(file, "EPIC-KITCHENS video", ("video_id", "duration", "fps")):
-        fps = number(row["fps"], where, "fps") if row["fps"] else None
-        if fps is not None and fps <= 0:
-            raise DataError(f"{where}: expected fps above 0, got {fps:g}.")
+        fps = above_0(row["fps"], where, "fps") if row["fps"] else None
         found[row["video_id"]] = (seconds(row["duration"], where), fps)
     return found
 

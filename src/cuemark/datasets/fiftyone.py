@@ -26,9 +26,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cuemark.datasets.files import head_of
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.labelstudio import frames_to_seconds
 from cuemark.datasets.rows import number
+from cuemark.datasets.timeline import frames_to_seconds
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_json, write_json
 
@@ -36,11 +37,7 @@ from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_json, w
 def looks(path: Path, head: str) -> Kind | None:
     """An object with ``labels``, and in them ``timestamps`` or ``support``; or a folder with such a ``labels.json``."""
     if path.is_dir():
-        try:
-            with open(path / "labels.json", encoding="utf-8", errors="replace") as file:
-                head = file.read(1 << 16)
-        except OSError:
-            return None
+        head = head_of(path / "labels.json")
     text = head.lstrip("\ufeff \t\r\n")
     if not re.match(r'\{\s*"(classes|labels)"\s*:', text) or not re.search(r'"labels"\s*:\s*\{', text):
         return None
@@ -115,9 +112,10 @@ def write(path: Path, truth: Truth) -> None:
     labels: dict[str, list[dict[str, Any]]] = {}
     for vid, video in truth.items():
         labels[vid] = []
-        for i, s in enumerate(video.annotations):
+        for s in video.annotations:
             if s.label is None:
-                raise DataError(f"segment {i} of video '{vid}' has no label and FiftyOne needs one; name it.")
+                raise DataError(f"video '{vid}' has an annotation without a label, which FiftyOne cannot hold; label "
+                                "it or leave it out.")
             item: dict[str, Any] = {"label": s.label, "timestamps": [s.start, s.end]}
             if s.score is not None:
                 item["confidence"] = s.score

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuemark.errors import DataError
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth
+from cuemark.segments import Predictions, Segment, Truth
 
 _log = logging.getLogger("cuemark")
 
@@ -138,6 +138,8 @@ class Format:
     """Gets the videos' truth too, for lengths, rates and queries; it may be empty."""
     traps: str = ""
     """What has cost people a day."""
+    repeats: bool = False
+    """True: several people answered the same question, and the same answer twice is no mistake."""
     several: bool = True
     """False: a file holds one video, called as the file; several videos are a folder of files."""
 
@@ -145,40 +147,3 @@ class Format:
 def rounded(fps: float) -> float:
     """A rate to 6 digits, so that 30000/1001 and 29.97003 name one rate."""
     return round(fps, 6)
-
-
-def parse_each(path: Path, reading: Reading, suffixes: tuple[str, ...],
-               one: Callable[[Path, Reading], VideoTruth]) -> Truth:
-    """Read a format whose file holds one video: a file, or every such file of a folder (not of its subfolders).
-
-    Raises:
-        DataError: the path does not exist, or the folder has no such file.
-    """
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-        if not files:
-            raise DataError(f"folder '{path}' holds no {' or '.join(suffixes)} file; name the folder that does.")
-    elif path.is_file():
-        files = [path]
-    else:
-        raise DataError(f"'{path}' does not exist; check the path.")
-    return {file.stem: one(file, reading) for file in files}
-
-
-def write_each(path: Path, truth: Truth, suffix: str, one: Callable[[Path, str, VideoTruth], None]) -> None:
-    """Write a format whose file holds one video: a file for one video, a folder of files otherwise.
-
-    Raises:
-        DataError: a file is named for several videos, or a video's id cannot be the name of a file.
-    """
-    if path.suffix.lower() == suffix:
-        if len(truth) != 1:
-            raise DataError(f"'{path}' can hold one video and there are {len(truth)}; name a folder instead.")
-        (vid, video), = truth.items()
-        one(path, vid, video)
-        return
-    for vid in truth:
-        if not vid or vid in (".", "..") or "/" in vid or "\\" in vid or "\0" in vid:
-            raise DataError(f"video '{vid}' cannot be the name of a file in '{path}'; rename it.")
-    for vid, video in truth.items():
-        one(path / f"{vid}{suffix}", vid, video)

@@ -43,8 +43,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cuemark.datasets.format import Format, Kind, Reading, write_each
-from cuemark.datasets.rows import holdable, new_folder, read_text, split_of
+from cuemark.datasets.files import head_of, new_folder, write_each
+from cuemark.datasets.format import Format, Kind, Reading
+from cuemark.datasets.rows import holdable, label_of, lines, read_text, split_of
+from cuemark.datasets.timeline import frames_to_seconds, rate_of
 from cuemark.errors import DataError
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, replacing
 
@@ -61,22 +63,22 @@ _STRETCH = re.compile(r"([0-9]{1,12})-([0-9]{1,12})\s+(\S.*)")
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def parse(path: str | Path, reading: Reading) -> Truth:
+def parse(path: Path, reading: Reading) -> Truth:
     """Read label files: for each video its runs of one label, background too, and its rate.
 
     Raises:
         DataError: naming the file and the line of what is wrong; or no rate is told.
     """
-    return {name: _video(file, reading) for name, file in _files(Path(path), reading, results=False).items()}
+    return {name: _video(file, reading) for name, file in _files(path, reading, results=False).items()}
 
 
-def parse_predictions(path: str | Path, reading: Reading) -> Predictions:
+def parse_predictions(path: Path, reading: Reading) -> Predictions:
     """Read results of MS-TCN, or files in the layout of the truth: segments with a label, in order of time.
 
     Raises:
         DataError: naming the file and the line of what is wrong; or no rate is told.
     """
-    files = _files(Path(path), reading, results=True)
+    files = _files(path, reading, results=True)
     return {name: list(_video(file, reading).annotations) for name, file in files.items()}
 
 
@@ -102,10 +104,10 @@ def _files(path: Path, reading: Reading, results: bool) -> dict[str, Path]:
     if reading.meta is None:
         return found
     chosen = {}
-    for number, line in enumerate(read_text(reading.meta, "bundle").split("\n"), 1):
-        if name := _name(line.strip().rpartition("/")[2]):
+    for where, line in lines(reading.meta, "bundle"):
+        if name := _name(line.rpartition("/")[2]):
             if name not in found:
-                raise DataError(f"'{reading.meta}', line {number}: video '{name}' has no file in '{path}'; check which "
+                raise DataError(f"{where}: video '{name}' has no file in '{path}'; check which "
                                 "dataset the bundle is of.")
             chosen[name] = found[name]
     return chosen
@@ -126,28 +128,28 @@ def _video(path: Path, reading: Reading) -> VideoTruth:
                         "(Breakfast and GTEA 15, 50Salads 30).")
     fps = reading.rate(f"'{path}'")
     subset = split_of(reading.meta, reading.subset) if reading.meta is not None else reading.subset
-    lines = [line.strip() for line in read_text(path, "frame label").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
+    rows = [line.strip() for line in read_text(path, "frame label").split("\n")]
+    while rows and not rows[-1]:
+        rows.pop()
+    if not rows:
         raise DataError(f"'{path}' is empty; expected a label for each frame.")
-    if lines[0] == HEADER:
-        if len(lines) != 2:
-            raise DataError(f"'{path}' has {len(lines)} line(s); expected two, and in the second the labels of all "
+    if rows[0] == HEADER:
+        if len(rows) != 2:
+            raise DataError(f"'{path}' has {len(rows)} line(s); expected two, and in the second the labels of all "
                             "frames.")
-        return _runs(lines[1].split(), fps, subset)
+        return _runs(rows[1].split(), fps, subset)
     if path.suffix != ".txt":
-        raise DataError(f"'{path}', line 1: expected '{HEADER}', got {lines[0][:40]!r}; one label a line is for .txt.")
-    if _STRETCH.fullmatch(lines[0]):
-        return _stretches(path, lines, fps, subset, reading)
+        raise DataError(f"'{path}', line 1: expected '{HEADER}', got {rows[0][:40]!r}; one label a line is for .txt.")
+    if _STRETCH.fullmatch(rows[0]):
+        return _stretches(path, rows, fps, subset, reading)
     known = _mapping(path)
-    for number, label in enumerate(lines, 1):
+    for number, label in enumerate(rows, 1):
         if not label:
             raise DataError(f"'{path}', line {number} is blank; expected a label for each frame.")
         if known is not None and label not in known:
             raise DataError(f"'{path}', line {number}: label {label[:40]!r} is not in the mapping.txt beside it; add "
                             "it there, or mend the line.")
-    return _runs(lines, fps, subset)
+    return _runs(rows, fps, subset)
 
 
 def _runs(labels: Sequence[str], fps: float, subset: str) -> VideoTruth:
@@ -160,26 +162,25 @@ def _runs(labels: Sequence[str], fps: float, subset: str) -> VideoTruth:
 
 
 def _stretches(path: Path, lines: Sequence[str], fps: float, subset: str, reading: Reading) -> VideoTruth:
-    segments, end = [], 0.0
+    segments = []
     for number, line in enumerate(lines, 1):
         where = f"'{path}', line {number}"
         row = _STRETCH.fullmatch(line)
         if row is None or int(row[1]) < 1:
             raise DataError(f"{where}: expected 'FIRST-LAST LABEL' with frames counted from 1, got {line[:40]!r}.")
-        first, last = int(row[1]) - 1, int(row[2])
-        if last <= first:
+        start, end = frames_to_seconds(int(row[1]), int(row[2]), fps)
+        if end <= start:
             reading.note(where, f"ends before it starts: frames {row[1]} to {row[2]}", "dropped")
-        elif (segment := reading.segment(first / fps, last / fps, where, label=row[3])) is not None:
+        elif (segment := reading.segment(start, end, where, label=row[3])) is not None:
             segments.append(segment)
-            end = max(end, segment.end)
-    return VideoTruth(end, tuple(segments), subset, fps)
+    return VideoTruth(max((s.end for s in segments), default=0.0), tuple(segments), subset, fps)
 
 
 def _mapping(path: Path) -> set[str] | None:
     """The labels of the ``mapping.txt`` in the file's folder or in the one above, when there is one."""
     for folder in (path.parent, path.parent.parent):
         if (mapping := folder / "mapping.txt").is_file():
-            rows = (line.strip().split(None, 1) for line in read_text(mapping, "mapping").split("\n"))
+            rows = (line.split(None, 1) for _, line in lines(mapping, "mapping"))
             return {row[1] for row in rows if len(row) == 2}
     return None
 
@@ -187,13 +188,12 @@ def _mapping(path: Path) -> set[str] | None:
 # ---------------------------------------------------------------------------------------------- writing
 
 
-def write(path: str | Path, truth: Truth) -> None:
+def write(path: Path, truth: Truth) -> None:
     """Write label files: ``path/groundTruth/<video>.txt`` and ``path/mapping.txt``, or the one file ``path``.
 
     Raises:
         DataError: a video has no rate, an annotation no label, or two labels differ in blanks alone.
     """
-    path = Path(path)
     frames = _paint({vid: (video, sorted(video.annotations, key=lambda s: s.start)) for vid, video in truth.items()},
                     path)
 
@@ -211,13 +211,12 @@ def write(path: str | Path, truth: Truth) -> None:
         out.writelines(f"{i} {label}\n" for i, label in enumerate(used))
 
 
-def write_predictions(path: str | Path, predictions: Predictions, truth: Truth) -> None:
+def write_predictions(path: Path, predictions: Predictions, truth: Truth) -> None:
     """Write MS-TCN's results, ``path/<video>``; lengths and rates are those of ``truth``.
 
     Raises:
         DataError: ``truth`` lacks a video or its rate, a prediction has no label, or two labels differ in blanks alone.
     """
-    path = Path(path)
     for vid in predictions:
         if vid not in truth:
             raise DataError(f"video '{vid}' has predictions and no truth, which says how many frames it has; name the "
@@ -237,15 +236,14 @@ def _paint(videos: Mapping[str, tuple[VideoTruth, Sequence[Segment]]], path: Pat
     words: dict[str, str] = {}
     hidden = 0
     for vid, (video, segments) in videos.items():
-        if video.fps is None:
-            raise DataError(f"video '{vid}' has no frame rate and frame labels need one; tell its rate.")
-        if not 0.5 < video.duration * video.fps <= MOST:
-            raise DataError(f"video '{vid}' lasts {video.duration:g} s at {video.fps:g} frames a second, which is no "
+        fps = rate_of(vid, video, "a file of frame labels")
+        if not 0.5 < video.duration * fps <= MOST:
+            raise DataError(f"video '{vid}' lasts {video.duration:g} s at {fps:g} frames a second, which is no "
                             "number of frames to label; mend its duration.")
-        labels, seen = [BACKGROUND], np.zeros(round(video.duration * video.fps), np.int64)
+        labels, seen = [BACKGROUND], np.zeros(round(video.duration * fps), np.int64)
         for s in segments:
             labels.append(_word(s, vid, words, path))
-            first, last = (int(np.clip(np.ceil(t * video.fps - 0.5), 0, len(seen))) for t in (s.start, s.end))
+            first, last = (int(np.clip(np.ceil(t * fps - 0.5), 0, len(seen))) for t in (s.start, s.end))
             hidden += int(np.count_nonzero(seen[first:last]))
             seen[first:last] = len(labels) - 1
         frames[vid] = [labels[i] for i in seen]
@@ -256,12 +254,10 @@ def _paint(videos: Mapping[str, tuple[VideoTruth, Sequence[Segment]]], path: Pat
 
 def _word(segment: Segment, video: str, told: dict[str, str], path: Path) -> str:
     """A segment's label without blanks; ``told``: the labels so far by what they became."""
-    word = holdable(re.sub(r"\s", "_", (segment.label or "").strip()), path)
-    if segment.label is None or not word:
-        raise DataError(f"a segment of video '{video}', [{segment.start:g}, {segment.end:g}], has no label, and frame "
-                        "labels are made of them; choose a format with sentences.")
-    if told.setdefault(word, segment.label) != segment.label:
-        raise DataError(f"labels {told[word]!r} and {segment.label!r} would both be written {word!r}; rename one.")
+    label = segment.label or ""
+    word = holdable(re.sub(r"\s", "_", label_of(label.strip(), video, "a file of frame labels")), path)
+    if told.setdefault(word, label) != label:
+        raise DataError(f"labels {told[word]!r} and {label!r} would both be written {word!r}; rename one.")
     return word
 
 
@@ -277,8 +273,7 @@ def looks(path: Path, head: str) -> Kind | None:
     try:
         files = (p for p in folder.iterdir() if p.suffix in ("", ".txt") and p.name[0] != "." and p.is_file())
         for file in islice((p for p in files if p.name != "mapping.txt"), 3):
-            with open(file, "rb") as opened:
-                kinds.add(_kind(opened.read(4096).decode("utf-8", "replace"), file.suffix))
+            kinds.add(_kind(head_of(file), file.suffix))
     except OSError:
         return None
     return kinds.pop() if len(kinds) == 1 else None

@@ -95,7 +95,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="kinetics", title="Kinetics-400, -600, -700",
+    name="kinetics",
+    title="Kinetics-400, -600, -700",
     source="Kay et al., The Kinetics Human Action Video Dataset, 2017",
     layout="CSV label,youtube_id,time_start,time_end,split[,is_cc]; whole seconds of the original video",
     looks=looks, parse=parse, write=write,

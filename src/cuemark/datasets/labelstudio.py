@@ -48,9 +48,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from cuemark.datasets.files import file_id, file_name
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import number, split
-from cuemark.datasets.tables import file_id, file_name
+from cuemark.datasets.rows import label_of, number, objects, split
+from cuemark.datasets.timeline import frames_to_seconds, rate_of, seconds_to_frames
 from cuemark.errors import DataError
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, read_json, write_json
 
@@ -107,7 +108,7 @@ def parse_predictions(path: Path, reading: Reading) -> Predictions:
         data = task.get("data", task)
         if not isinstance(data, dict):
             raise DataError(f'{where}: "data" should be an object, got {str(data)[:60]}.')
-        made = _objects(task.get("predictions"), f"{where}, predictions")
+        made = objects(task.get("predictions"), f"{where}, predictions")
         if not made:
             continue
         vid = _video(data, where)
@@ -146,18 +147,7 @@ def write_predictions(path: Path, predictions: Predictions, truth: Truth) -> Non
     write_json(path, tasks)
 
 
-def frames_to_seconds(first: float, last: float, fps: float) -> tuple[float, float]:
-    """Seconds that the frames ``first`` to ``last`` cover, counted from 1, both included."""
-    return (first - 1) / fps, last / fps
-
-
-def seconds_to_frames(start: float, end: float, fps: float) -> tuple[int, int]:
-    """The nearest whole frames, counted from 1, both included; at least one."""
-    first = max(round(start * fps) + 1, 1)
-    return first, max(round(end * fps), first)
-
-
-# ------------------------------------------------------------------------------------------------------ reading
+# ---------------------------------------------------------------------------------------------- reading
 
 
 def _tasks(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -170,18 +160,10 @@ def _tasks(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"'{path}', task {i}", task
 
 
-def _objects(value: Any, where: str) -> list[dict[str, Any]]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"{where}: expected a list of objects, got {str(value)[:60]}.")
-    return value
-
-
 def _annotated(task: dict[str, Any], where: str, reading: Reading) -> Any:
     """The results that count, or None where nobody annotated."""
     done = []
-    for i, annotation in enumerate(_objects(task.get("annotations", task.get("completions")), f"{where}, annotations")):
+    for i, annotation in enumerate(objects(task.get("annotations", task.get("completions")), f"{where}, annotations")):
         if annotation.get("was_cancelled"):
             reading.note(f"{where}, annotation {i}", "was cancelled", "dropped")
         else:
@@ -198,7 +180,7 @@ def _annotated(task: dict[str, Any], where: str, reading: Reading) -> Any:
 
 def _segments(result: Any, where: str, fps: float | None, reading: Reading, score: Any = None) -> list[Segment]:
     segments = []
-    for i, item in enumerate(_objects(result, f"{where}, result")):
+    for i, item in enumerate(objects(result, f"{where}, result")):
         if item.get("type") != "timelinelabels":
             continue
         at = f"{where}, result {i}"
@@ -267,29 +249,21 @@ def _of_address(text: str) -> str:
     return re.sub(r"^[0-9a-f]{8}-", "", vid) if "/upload/" in path else vid
 
 
-# ------------------------------------------------------------------------------------------------------ writing
-
-
-def _rate(vid: str, video: VideoTruth) -> float:
-    if video.fps is None or not 0 < video.fps < float("inf"):
-        raise DataError(f"video '{vid}' has no frame rate and Label Studio counts frames; say it with --fps.")
-    return video.fps
+# ---------------------------------------------------------------------------------------------- writing
 
 
 def _data(vid: str, video: VideoTruth) -> dict[str, Any]:
-    return {"video": f"/data/local-files/?d={quote(file_name(vid))}", "video_id": vid, "fps": _rate(vid, video),
-            "duration": video.duration, "subset": video.subset}
+    return {"video": f"/data/local-files/?d={quote(file_name(vid))}", "video_id": vid,
+            "fps": rate_of(vid, video, "Label Studio"), "duration": video.duration, "subset": video.subset}
 
 
 def _result(vid: str, video: VideoTruth, segments: Iterable[Segment]) -> list[dict[str, Any]]:
     result = []
-    fps = _rate(vid, video)
+    fps = rate_of(vid, video, "Label Studio")
     for i, s in enumerate(segments):
-        if not s.label:
-            raise DataError(f"segment {i} of video '{vid}' has no label and Label Studio needs one; name it.")
-        first, last = seconds_to_frames(s.start, s.end, fps)
+        label, (first, last) = label_of(s.label, vid, "Label Studio"), seconds_to_frames(s.start, s.end, fps)
         item: dict[str, Any] = {"id": f"{i:06d}", "type": "timelinelabels", "from_name": _CONTROL, "to_name": _OBJECT,
-                                "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [s.label]}}
+                                "value": {"ranges": [{"start": first, "end": last}], "timelinelabels": [label]}}
         if s.score is not None:
             item["score"] = s.score
         result.append(item)

@@ -108,7 +108,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="multithumos", title="MultiTHUMOS",
+    name="multithumos",
+    title="MultiTHUMOS",
     source="Yeung et al., Every Moment Counts, IJCV 2018; github.com/piergiaj/super-events-cvpr18",
     layout='JSON {video: {"subset", "duration", "actions": [[class from 1, start, end]]}}, or a folder of {class}.txt; '
            "seconds",

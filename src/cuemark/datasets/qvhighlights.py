@@ -45,11 +45,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from cuemark.datasets.captions import words
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import number, read_text, seconds, split_of
+from cuemark.datasets.rows import lines, number, seconds, split_of, write_text
+from cuemark.datasets.sentences import words
 from cuemark.errors import DataError
-from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth, replacing
+from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth
 
 STEP = 2.0
 """Seconds of a clip."""
@@ -60,7 +60,7 @@ MOST = 1e7
 # ---------------------------------------------------------------------------------------------- all of a file
 
 
-def moments(path: str | Path, reading: Reading | None = None) -> list[Moments]:
+def moments(path: Path, reading: Reading | None = None) -> list[Moments]:
     """Read a file of truth or of predictions, whichever it is, with all that it says, in its order.
 
     Args:
@@ -74,13 +74,13 @@ def moments(path: str | Path, reading: Reading | None = None) -> list[Moments]:
         DataError: naming the file and the line of what is wrong.
     """
     told = Reading() if reading is None else reading
-    found = list(_rows(Path(path), told, None))
+    found = list(_rows(path, told, None))
     if reading is None:
         told.report(path)
     return found
 
 
-def write_moments(path: str | Path, moments: Sequence[Moments]) -> None:
+def write_moments(path: Path, moments: Sequence[Moments]) -> None:
     """Write truth or, where any window has a score or any saliency is one row for each clip, predictions.
 
     Times of truth that are whole seconds are written without a fraction, as in the official files, and so is an id that
@@ -92,18 +92,17 @@ def write_moments(path: str | Path, moments: Sequence[Moments]) -> None:
     predicted = any(w.score is not None for m in moments for w in m.windows) or any(
         m.saliency is not None and m.saliency.ndim == 1 for m in moments)
     seen: set[str] = set()
-    lines = []
+    written = []
     for m in moments:
         if m.id in seen:
             raise DataError(f"query '{m.id}' is there twice, and evaluators look queries up by their id; rename one.")
         seen.add(m.id)
         row = _predicted_row(m) if predicted else _truth_row(m)
         try:
-            lines.append(json.dumps(row, allow_nan=False) + "\n")
+            written.append(json.dumps(row, allow_nan=False) + "\n")
         except ValueError:
             raise DataError(f"query '{m.id}' has a number that is not finite; mend its scores.") from None
-    with replacing(path) as file:
-        file.writelines(lines)
+    write_text(path, "".join(written))
 
 
 def _truth_row(m: Moments) -> dict[str, Any]:
@@ -151,11 +150,8 @@ def _plain(x: float) -> float | int:
 
 def _rows(path: Path, reading: Reading, kind: Kind | None) -> Iterator[Moments]:
     """The queries of a file that must be of ``kind``, or of any one kind."""
-    where_of: dict[str, int] = {}
-    for line_number, line in enumerate(read_text(path, "QVHighlights").split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"'{path}', line {line_number}"
+    where_of: dict[str, str] = {}
+    for where, line in lines(path, "QVHighlights"):
         row = _row(line, where)
         kind = kind or _kind(row)
         if _kind(row) != kind:
@@ -163,9 +159,9 @@ def _rows(path: Path, reading: Reading, kind: Kind | None) -> Iterator[Moments]:
             raise DataError(f'{where}: expected {kind} with "{keys[kind]}", got {_kind(row)}; give each its own file.')
         query = _query(row, where, kind, reading)
         if query.id in where_of:
-            raise DataError(f"{where}: qid {query.id} stands in line {where_of[query.id]} too; give each query its "
+            raise DataError(f"{where}: qid {query.id} stands in {where_of[query.id]} too; give each query its "
                             "own.")
-        where_of[query.id] = line_number
+        where_of[query.id] = where.rpartition(", ")[2]
         yield query
 
 
@@ -176,7 +172,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
         text = error.msg if isinstance(error, json.JSONDecodeError) else "a number or a nesting beyond all bounds"
         raise DataError(f"{where}: no valid JSON ({text}); expected one object a line.") from None
     if not isinstance(row, dict):
-        raise DataError(f'{where}: expected an object with "qid", "query" and "vid", got {line.strip()[:60]}.')
+        raise DataError(f'{where}: expected an object with "qid", "query" and "vid", got {line[:60]}.')
     return row
 
 
@@ -243,16 +239,16 @@ def _array(value: Any, axes: int, key: str, where: str) -> np.ndarray | None:
 # ---------------------------------------------------------------------------------------------- as a format
 
 
-def parse(path: str | Path, reading: Reading) -> Truth:
+def parse(path: Path, reading: Reading) -> Truth:
     """Read truth: for each video its length, and an annotation for each window of each query.
 
     Raises:
         DataError: naming the file and the line of what is wrong.
     """
     lengths: dict[str, float] = {}
-    subset = split_of(Path(path), reading.subset)
+    subset = split_of(path, reading.subset)
     found: dict[str, list[Segment]] = {}
-    for m in _rows(Path(path), reading, "truth"):
+    for m in _rows(path, reading, "truth"):
         where = f"'{path}', qid {m.id}"
         found.setdefault(m.video, []).extend(m.windows)
         if not m.windows:
@@ -264,7 +260,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
                               subset) for video, segments in found.items()}
 
 
-def write(path: str | Path, truth: Truth) -> None:
+def write(path: Path, truth: Truth) -> None:
     """Write truth: windows and the clips they touch, no saliency.
 
     Raises:
@@ -282,19 +278,19 @@ def write(path: str | Path, truth: Truth) -> None:
     write_moments(path, rows)
 
 
-def parse_predictions(path: str | Path, reading: Reading) -> Predictions:
+def parse_predictions(path: Path, reading: Reading) -> Predictions:
     """Read predictions: a video's queries in the order of the file, the windows of each in the order listed.
 
     Raises:
         DataError: naming the file and the line of what is wrong.
     """
     predictions: Predictions = {}
-    for m in _rows(Path(path), reading, "predictions"):
+    for m in _rows(path, reading, "predictions"):
         predictions.setdefault(m.video, []).extend(m.windows)
     return predictions
 
 
-def write_predictions(path: str | Path, predictions: Predictions, truth: Truth) -> None:
+def write_predictions(path: Path, predictions: Predictions, truth: Truth) -> None:
     """Write predictions: a row for each query; its windows in the order they have.
 
     What lacks an ``id`` gets that of the query with its sentence in ``truth``, as :func:`write` numbers it, and what

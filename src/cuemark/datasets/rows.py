@@ -1,4 +1,4 @@
-"""Rows of text files and tables, each with the place that a message names.
+"""Rows of text files, tables and JSON lists, each with the place that a message names; numbers, labels and splits.
 
 Read as UTF-8, with or without a byte order mark; blank lines and Windows' line ends mean nothing. Written with plain
 line ends, numbers so that reading gives the same ones.
@@ -16,6 +16,9 @@ from typing import Any
 
 from cuemark.errors import DataError
 from cuemark.segments import replacing
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d*)?)", re.ASCII)
 
 
 def read_text(path: Path, what: str) -> str:
@@ -37,9 +40,14 @@ def read_text(path: Path, what: str) -> str:
     return text
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text, whichever system wrote it; ``str.splitlines`` would also split sentences."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def lines(path: Path, what: str) -> Iterator[tuple[str, str]]:
     """Every line that is not blank, stripped, with its place: ``('file', line 3)`` as a message says it."""
-    for number, line in enumerate(read_text(path, what).splitlines(), 1):
+    for number, line in enumerate(split_lines(read_text(path, what)), 1):
         if line.strip():
             yield f"'{path}', line {number}", line.strip()
 
@@ -106,6 +114,18 @@ def holdable(text: str, path: Path) -> str:
     return text
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, atomically.
+
+    Raises:
+        DataError: as :func:`holdable`.
+    """
+    for line in text.split("\n"):
+        holdable(line, path)
+    with replacing(path) as file:
+        file.write(text)
+
+
 def header(head: str) -> list[str]:
     """The column names in the first line of a CSV file's beginning; ``[]`` where it has none."""
     first = head.removeprefix("\ufeff").lstrip().split("\n", 1)[0].strip()
@@ -113,6 +133,9 @@ def header(head: str) -> list[str]:
         return [cell.strip() for cell in next(csv.reader([first]), [])]
     except csv.Error:
         return []
+
+
+# ---------------------------------------------------------------------------------------------- numbers
 
 
 def number(value: Any, where: str, what: str) -> float:
@@ -148,6 +171,66 @@ def seconds(value: Any, where: str, what: str = "the video's seconds") -> float:
     return found
 
 
+def above_0(value: Any, where: str, what: str) -> float:
+    """A rate: a finite number above 0, as :func:`number`."""
+    found = number(value, where, what)
+    if found <= 0:
+        raise DataError(f"{where}: expected {what} above 0, got {found:g}.")
+    return found
+
+
+def clock(text: str, comma: bool = False) -> float:
+    """Seconds from ``12.5``, ``MM:SS(.f)`` or ``HH:MM:SS(.f)``; with ``comma`` also ``12,5``.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    text = text.strip()
+    if comma or ":" in text:
+        text = text.replace(",", ".")
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    parts = _CLOCK.fullmatch(text)
+    if parts is None:
+        raise ValueError(f"'{text}' is no time")
+    hours, minutes, rest = parts.groups()
+    if float(rest) >= 60 or (hours and float(minutes) >= 60):
+        raise ValueError(f"'{text}' is no time")
+    return float(hours or 0) * 3600 + float(minutes) * 60 + float(rest)
+
+
+# ---------------------------------------------------------------------------------------------- items of JSON
+
+
+def objects(value: Any, where: str) -> list[dict[str, Any]]:
+    """A list of objects; ``[]`` where it is missing.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{where}: expected a list of objects, got {str(value)[:60]}.")
+    return value
+
+
+def labelled(item: Any, where: str) -> tuple[Any, Any, str]:
+    """The two times and the label of ``{"segment": [start, end], "label": …}``.
+
+    Raises:
+        DataError: it is no such object.
+    """
+    times = item.get("segment") if isinstance(item, dict) else None
+    if not isinstance(times, list) or len(times) != 2 or not isinstance(item.get("label"), str):
+        raise DataError(f'{where}: expected an object with "segment": [start, end] and a "label", got '
+                        f"{str(item)[:60]}.")
+    return times[0], times[1], item["label"]
+
+
+# ---------------------------------------------------------------------------------------------- labels and splits
+
+
 def label_of(value: str | None, video: str, what: str) -> str:
     """A label to be written.
 
@@ -158,24 +241,6 @@ def label_of(value: str | None, video: str, what: str) -> str:
         raise DataError(f"video '{video}' has an annotation without a label, which {what} cannot hold; label it or "
                         "leave it out.")
     return value
-
-
-def new_folder(path: Path, what: str, patterns: Sequence[str] = (), names: Sequence[str] = ()) -> None:
-    """Make sure that several files can be written into the folder ``path`` and will be all that is read from it.
-
-    Args:
-        patterns: what a reader looks for there.
-        names: the files to be written.
-
-    Raises:
-        DataError: it is, or is called like, a file; or it holds files of another truth, that would be read too.
-    """
-    if path.is_file() or path.suffix.lower() in (".csv", ".json", ".txt"):
-        raise DataError(f"'{path}' cannot be written: {what} is several files; name a folder.")
-    others = sorted(p.name for pattern in patterns for p in path.glob(pattern) if p.name not in names)
-    if others:
-        raise DataError(f"'{path}' cannot be written: it holds '{others[0]}', which would be read as a part of it; "
-                        "name an empty folder.")
 
 
 SPLITS = {"training": "training", "train": "training", "validation": "validation", "validate": "validation",

@@ -40,16 +40,18 @@ with ours on the rest, see the tests).
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cuemark.datasets.format import Format, Kind, Reading, parse_each, write_each
-from cuemark.datasets.rows import number, read_text
-from cuemark.datasets.tables import write_text
+from cuemark.datasets import notes
+from cuemark.datasets.files import first_of, parse_each, write_each
+from cuemark.datasets.format import Format, Kind, Reading
+from cuemark.datasets.notes import one_line
+from cuemark.datasets.rows import read_text, split_lines, write_text
+from cuemark.datasets.timeline import in_order
 from cuemark.errors import DataError
 from cuemark.segments import UNLABELLED, Segment, Truth, VideoTruth
 
@@ -72,7 +74,7 @@ class _Cue:
     note: dict[str, Any] | None = None
 
 
-# ------------------------------------------------------------------------------------------------------ reading
+# ---------------------------------------------------------------------------------------------- reading
 
 
 def srt_parse(path: Path, reading: Reading) -> Truth:
@@ -81,7 +83,7 @@ def srt_parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the line and what was expected there.
     """
-    return parse_each(path, reading, (".srt",), _srt)
+    return parse_each(path, reading, ".srt", _srt)
 
 
 def vtt_parse(path: Path, reading: Reading) -> Truth:
@@ -90,7 +92,7 @@ def vtt_parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the line and what was expected there.
     """
-    return parse_each(path, reading, (".vtt",), _vtt)
+    return parse_each(path, reading, ".vtt", _vtt)
 
 
 def _srt(path: Path, reading: Reading) -> VideoTruth:
@@ -98,7 +100,7 @@ def _srt(path: Path, reading: Reading) -> VideoTruth:
     if not text:
         raise DataError(f"'{path}' is empty; expected a SubRip file.")
     cues: list[_Cue] = []
-    lines = _lines(text)
+    lines = split_lines(text)
     for i, line in enumerate(lines):
         where = f"'{path}', line {i + 1}"
         if timing := _timing(line, where, ","):
@@ -123,7 +125,7 @@ def _begins_block(lines: list[str], i: int) -> bool:
 
 
 def _vtt(path: Path, reading: Reading) -> VideoTruth:
-    lines = _lines(read_text(path, "WebVTT"))
+    lines = split_lines(read_text(path, "WebVTT"))
     if not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise DataError(f"'{path}', line 1: expected WEBVTT, got {lines[0][:40]!r}; this is no WebVTT file.")
     cues: list[_Cue] = []
@@ -136,7 +138,7 @@ def _vtt(path: Path, reading: Reading) -> VideoTruth:
                 reading.note(where, "shifts its times (X-TIMESTAMP-MAP), which is not followed", "kept")
         elif re.match(r"NOTE(\s|$)", block[0]):
             if note := _NOTE.fullmatch(block[0]):
-                found = _object(note[2], where)
+                found = notes.loaded(note[2], where)
                 if note[1]:
                     told = found
                 else:
@@ -156,10 +158,6 @@ def _vtt(path: Path, reading: Reading) -> VideoTruth:
             cues.append(_Cue(at, *timing, text, block[0].strip() if named else None, pending))
             pending = None
     return _video(path, cues, reading, lambda text: html.unescape(_VTT_TAG.sub("", text)), told)
-
-
-def _lines(text: str) -> list[str]:
-    return re.split(r"\r\n|\r|\n", text)
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
@@ -194,34 +192,13 @@ def _no_timing(line: str, where: str, point: str) -> DataError:
     return DataError(f"{where}: expected a cue's times, HH:MM:SS{point}mmm --> HH:MM:SS{point}mmm, got {line[:60]!r}.")
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: expected a JSON object after 'NOTE cuemark', got {text[:60]!r}.")
-    return found
-
-
-def _field(note: dict[str, Any], key: str, where: str, kind: type = str) -> Any:
-    """A text (or with ``kind=float`` a finite number) of a note; None where it has none."""
-    value = note.get(key)
-    if kind is float and value is not None:
-        return number(value, f"{where}, its cuemark note", f'a number as "{key}"')
-    if not (value is None or isinstance(value, kind)):
-        raise DataError(f'{where}, its cuemark note: expected a text as "{key}", got {str(value)[:40]!r}.')
-    return value
-
-
 def _video(path: Path, cues: list[_Cue], reading: Reading, plain: Any, told: dict[str, Any]) -> VideoTruth:
     segments = []
     for cue in cues:
-        text = _one_line(plain(" ".join(cue.lines)))
+        text = one_line(plain(" ".join(cue.lines)))
         fields: dict[str, Any] = {"sentence": text}
         if cue.note is not None:
-            fields = {key: _field(cue.note, key, cue.where) for key in ("label", "sentence", "query", "id")}
-            fields["score"] = _field(cue.note, "score", cue.where, float)
+            fields = notes.segment_fields(cue.note, cue.where)
             shows = _shows(fields)
             if text != _text(fields):  # somebody has mended it since
                 fields[shows or "sentence"] = text
@@ -235,17 +212,13 @@ def _video(path: Path, cues: list[_Cue], reading: Reading, plain: Any, told: dic
         segment = reading.segment(cue.start, cue.end, cue.where, **fields)
         if segment is not None:
             segments.append(segment)
-    segments.sort(key=lambda s: (s.start, s.end))
-    duration, fps = (_field(told, key, f"'{path}'", float) for key in ("duration", "fps"))
-    subset = _field(told, "subset", f"'{path}'")
+    duration, subset, fps = notes.video_fields(told, f"'{path}'")
     if duration is None or path.stem in reading.durations:
         duration = reading.length(path.stem, segments)
-    if duration < 0 or (fps is not None and fps <= 0):
-        raise DataError(f"'{path}': its cuemark note says {duration:g} s at {fps} frames a second; mend or remove it.")
-    return VideoTruth(duration, tuple(segments), subset if subset is not None else reading.subset, fps)
+    return VideoTruth(duration, tuple(in_order(segments)), subset if subset is not None else reading.subset, fps)
 
 
-# ------------------------------------------------------------------------------------------------------ writing
+# ---------------------------------------------------------------------------------------------- writing
 
 
 def srt_write(path: Path, truth: Truth) -> None:
@@ -259,54 +232,38 @@ def vtt_write(path: Path, truth: Truth) -> None:
 
 
 def _write_srt(path: Path, vid: str, video: VideoTruth) -> None:
-    cues = [f"{number}\n{_times(segment, vid, ',')}\n{_text(_fields(segment)).replace('-->', '->')}\n"
-            for number, segment in enumerate(_in_order(video), 1)]
+    cues = [f"{number}\n{_times(segment, vid, ',')}\n{_text(notes.fields_of(segment)).replace('-->', '->')}\n"
+            for number, segment in enumerate(in_order(video.annotations), 1)]
     write_text(path, "\n".join(cues) or "\n")  # nothing at all would look like a file that failed
 
 
 def _write_vtt(path: Path, vid: str, video: VideoTruth) -> None:
-    told = {"duration": video.duration, "subset": video.subset}
-    if video.fps is not None:
-        told["fps"] = video.fps
-    parts = ["WEBVTT", f"NOTE cuemark video {_json(told)}"]
-    for segment in _in_order(video):
-        fields, lines = _fields(segment), []
+    parts = ["WEBVTT", f"NOTE cuemark video {_json(notes.about_video(video), vid)}"]
+    for segment in in_order(video.annotations):
+        fields, lines = notes.fields_of(segment), []
         text = _text(fields)
         if _is_name(fields.get("id")):
             lines.append(fields.pop("id"))
         lines += [_times(segment, vid, "."), html.escape(text, quote=False)]
         if fields != ({"sentence": text} if text != UNLABELLED else {}):
-            parts.append(f"NOTE cuemark {_json(fields)}")
+            parts.append(f"NOTE cuemark {_json(fields, vid)}")
         parts.append("\n".join(lines))
     write_text(path, "\n\n".join(parts) + "\n")
 
 
-def _in_order(video: VideoTruth) -> list[Segment]:
-    return sorted(video.annotations, key=lambda s: (s.start, s.end))
-
-
-def _fields(segment: Segment) -> dict[str, Any]:
-    told = {key: getattr(segment, key) for key in ("label", "score", "sentence", "query", "id")}
-    return {key: value for key, value in told.items() if value is not None}
-
-
 def _shows(fields: dict[str, Any]) -> str | None:
     """Which field the text of a cue is."""
-    return next((key for key in ("sentence", "label", "query") if _one_line(fields.get(key) or "")), None)
+    return next((key for key in ("sentence", "label", "query") if one_line(fields.get(key))), None)
 
 
 def _text(fields: dict[str, Any]) -> str:
     shows = _shows(fields)
-    return _one_line(fields[shows]) if shows else UNLABELLED
-
-
-def _one_line(text: str) -> str:
-    return " ".join(re.sub(r"[\x00-\x1f\x7f]", " ", text).split())
+    return one_line(fields[shows]) if shows else UNLABELLED
 
 
 def _is_name(name: Any) -> bool:
     """Whether a text can be a cue's own line in WebVTT."""
-    return (isinstance(name, str) and name == _one_line(name) and bool(name) and "-->" not in name
+    return (isinstance(name, str) and name == one_line(name) and bool(name) and "-->" not in name
             and not re.match(r"(NOTE|STYLE|REGION)(\s|$)", name))
 
 
@@ -326,33 +283,26 @@ def _stamp(time: float, point: str) -> str:
     return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{thousandths:03d}"
 
 
-def _json(data: dict[str, Any]) -> str:
-    try:  # ">" escaped, since a comment may not hold "-->"
-        return json.dumps(data, ensure_ascii=False, allow_nan=False).replace(">", "\\u003e").replace("\x7f", "\\u007f")
-    except ValueError:
-        raise DataError("a score or a duration is no finite number and cannot be written to a WebVTT file.") from None
+def _json(note: dict[str, Any], vid: str) -> str:
+    """A note as text; a comment may not hold ``-->``."""
+    text = notes.dumped(note, f"video '{vid}'", ascii_only=False)
+    return text.replace(">", "\\u003e").replace("\x7f", "\\u007f")
 
 
-# ------------------------------------------------------------------------------------------------------ formats
+# ---------------------------------------------------------------------------------------------- formats
 
 
 def srt_looks(path: Path, head: str) -> Kind | None:
-    """Times with an arrow in the first or second line; a folder: a ``.srt`` in it."""
-    if not head:
-        return "truth" if _has(path, ".srt") else None
-    first = [line for line in _lines(head.lstrip("\ufeff \t\r\n"))[:2] if not _NUMBER.fullmatch(line)]
+    """Times with an arrow in the first or second line, or a folder of such."""
+    head = first_of(path, head, ".srt")[1]
+    first = [line for line in split_lines(head.lstrip("\ufeff \t\r\n"))[:2] if not _NUMBER.fullmatch(line)]
     return "truth" if first and _TIMING.fullmatch(first[0]) else None
 
 
 def vtt_looks(path: Path, head: str) -> Kind | None:
-    """``WEBVTT`` at the beginning; a folder: a ``.vtt`` in it."""
-    if not head:
-        return "truth" if _has(path, ".vtt") else None
+    """``WEBVTT`` at the beginning, or a folder of such."""
+    head = first_of(path, head, ".vtt")[1]
     return "truth" if re.match(r"WEBVTT(\s|$)", head.lstrip("\ufeff")) else None
-
-
-def _has(folder: Path, suffix: str) -> bool:
-    return folder.is_dir() and any(p.suffix.lower() == suffix and not p.name.startswith(".") for p in folder.iterdir())
 
 
 FORMATS = (
@@ -361,21 +311,15 @@ FORMATS = (
         title="SubRip subtitles",
         source="SubRip; no specification, players agree on this much",
         layout="one file a video: number, HH:MM:SS,mmm --> HH:MM:SS,mmm, text, blank line",
-        looks=srt_looks,
-        parse=srt_parse,
-        write=srt_write,
+        looks=srt_looks, parse=srt_parse, write=srt_write, several=False,
         traps="The text is read as a sentence, never as a label; scores and ids are not held.",
-        several=False,
     ),
     Format(
         name="webvtt",
         title="WebVTT subtitles and chapters",
         source="W3C, WebVTT: The Web Video Text Tracks Format",
         layout="one file a video: WEBVTT, then cues [name,] HH:MM:SS.mmm --> HH:MM:SS.mmm, text, blank line",
-        looks=vtt_looks,
-        parse=vtt_parse,
-        write=vtt_write,
+        looks=vtt_looks, parse=vtt_parse, write=vtt_write, several=False,
         traps="The text is read as a sentence unless cuemark's comment before the cue says more.",
-        several=False,
     ),
 )

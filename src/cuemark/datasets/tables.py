@@ -48,10 +48,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cuemark.datasets.files import file_id
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import holdable, read_text, split
+from cuemark.datasets.notes import fields_of
+from cuemark.datasets.rows import clock, lines, read_text, split, write_text
 from cuemark.errors import DataError
-from cuemark.segments import Segment, Truth, VideoTruth, replacing
+from cuemark.segments import Segment, Truth, VideoTruth
 
 _log = logging.getLogger("cuemark")
 
@@ -75,63 +77,9 @@ _FOREIGN = frozenset({  # columns and keys by which other formats' tables are kn
     "t_init", "f_init", "startframe", "numframe", "observation_id", "behavioral_category", "qid", "relevant_windows",
     "relevant_clip_ids", "saliency_scores", "pred_relevant_windows", "pred_saliency_scores",
 })
-_MEDIA = frozenset(("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "mts", "m2ts", "wmv", "flv", "ogv", "3gp",
-                    "mp3", "m4a", "wav", "ogg", "oga", "flac"))
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
-_TIMECODE = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:\.\d*)?)", re.ASCII)
 
 
-# ------------------------------------------------------------------------- shared with the formats of annotation tools
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically.
-
-    Raises:
-        DataError: the text has a carriage return, a NUL or half a character.
-    """
-    data = holdable(text, path).encode()
-    with replacing(path, "wb") as file:
-        file.write(data)
-
-
-def file_id(name: str) -> str:
-    """Video id from the path of its file: the last part, without the extension of a media file.
-
-    >>> file_id("C:/videos/day.1/cam_2.MP4"), file_id("cam_2.v1")
-    ('cam_2', 'cam_2.v1')
-    """
-    last = re.split(r"[/\\]", name.strip())[-1]
-    stem, _, extension = last.rpartition(".")
-    return stem if stem and extension.lower() in _MEDIA else last
-
-
-def file_name(video: str) -> str:
-    """What a tool should call the file of a video: its id with ``.mp4``, unless it ends like a media file."""
-    return video if file_id(video) != re.split(r"[/\\]", video.strip())[-1] else f"{video}.mp4"
-
-
-def seconds(text: str, comma: bool = False) -> float:
-    """Seconds from ``12.5``, ``MM:SS(.f)`` or ``HH:MM:SS(.f)``; with ``comma`` also ``12,5``.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    text = text.strip()
-    if comma or ":" in text:
-        text = text.replace(",", ".")
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    parts = _TIMECODE.fullmatch(text)
-    if parts is None:
-        raise ValueError(f"'{text}' is no time")
-    hours, minutes, rest = parts.groups()
-    if float(rest) >= 60 or (hours and float(minutes) >= 60):
-        raise ValueError(f"'{text}' is no time")
-    return float(hours or 0) * 3600 + float(minutes) * 60 + float(rest)
-
-
-# ---------------------------------------------------------------------------------------------------- CSV
+# ---------------------------------------------------------------------------------------------- CSV
 
 
 def csv_looks(path: Path, head: str) -> Kind | None:
@@ -192,7 +140,7 @@ def csv_write(path: Path, truth: Truth) -> None:
     write_text(path, file.getvalue())
 
 
-# ------------------------------------------------------------------------------------------------- JSON lines
+# ---------------------------------------------------------------------------------------------- JSON lines
 
 
 def jsonl_looks(path: Path, head: str) -> Kind | None:
@@ -218,16 +166,13 @@ def jsonl_parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file, the line and what was expected there.
     """
-    text = read_text(path, "JSON lines")
-    if not text.strip():
+    rows = list(lines(path, "JSON lines"))
+    if not rows:
         raise DataError(f"'{path}' is empty; expected one object a line with video, start and end.")
     ignored: set[str] = set()
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
-        for number, line in enumerate(text.split("\n"), 1):
-            if not line.strip():
-                continue
-            where = f"'{path}', line {number}"
+        for where, line in rows:
             try:
                 item = json.loads(line)
             except json.JSONDecodeError as error:
@@ -253,11 +198,11 @@ def jsonl_parse(path: Path, reading: Reading) -> Truth:
 
 def jsonl_write(path: Path, truth: Truth) -> None:
     """Write one object a line."""
-    lines = [json.dumps({c: row[c] for c in _WRITTEN if c in row}, ensure_ascii=False) for row in _rows(truth)]
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    rows = (json.dumps({c: row[c] for c in _WRITTEN if c in row}, ensure_ascii=False) for row in _rows(truth))
+    write_text(path, "".join(f"{row}\n" for row in rows))
 
 
-# ---------------------------------------------------------------------------------------------------- headers
+# ---------------------------------------------------------------------------------------------- headers
 
 
 def _plain(name: str) -> str:
@@ -320,7 +265,7 @@ def _report_ignored(path: Path, names: list[str]) -> None:
                      ", ".join(_WRITTEN))
 
 
-# ------------------------------------------------------------------------------------------------- rows to truth
+# ---------------------------------------------------------------------------------------------- rows to truth
 
 
 @dataclass
@@ -392,7 +337,7 @@ def _number(value: Any, key: str, where: str, comma: bool, time: bool = False) -
         if isinstance(value, str):
             if not time and ":" in value:
                 raise ValueError
-            number = seconds(value, comma)
+            number = clock(value, comma)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             number = float(value)
         else:
@@ -414,8 +359,7 @@ def _rows(truth: Truth) -> Iterator[Mapping[str, Any]]:
         if not video.annotations:
             yield whole
         for s in video.annotations:
-            told = {k: v for k in ("label", "score", "sentence", "query", "id") if (v := getattr(s, k)) is not None}
-            yield whole | {"start": s.start, "end": s.end} | told
+            yield whole | {"start": s.start, "end": s.end} | fields_of(s)
 
 
 FORMATS = (

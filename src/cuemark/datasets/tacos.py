@@ -19,14 +19,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cuemark.datasets.captions import timed_sentences, words
 from cuemark.datasets.format import Format, Kind, Reading
 from cuemark.datasets.rows import number, seconds, split_of
+from cuemark.datasets.sentences import timed_sentences, words
+from cuemark.datasets.timeline import rate_of
 from cuemark.errors import DataError
 from cuemark.segments import Truth, VideoTruth, read_json, write_json
 
 
-def parse(path: str | Path, reading: Reading) -> Truth:
+def parse(path: Path, reading: Reading) -> Truth:
     """Read a TACoS file; times in seconds, each video with its rate.
 
     Raises:
@@ -35,7 +36,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
     data = read_json(path, "TACoS", unique=True)
     if not isinstance(data, dict):
         raise DataError(f"'{path}' is not a TACoS file; expected an object with one entry per video.")
-    subset = split_of(Path(path), reading.subset)
+    subset = split_of(path, reading.subset)
     truth: Truth = {}
     for vid, entry in data.items():
         where = f"'{path}', video '{vid}'"
@@ -49,7 +50,7 @@ def parse(path: str | Path, reading: Reading) -> Truth:
     return truth
 
 
-def write(path: str | Path, truth: Truth) -> None:
+def write(path: Path, truth: Truth) -> None:
     """Write a TACoS file; times are rounded to frames.
 
     Raises:
@@ -57,9 +58,7 @@ def write(path: str | Path, truth: Truth) -> None:
     """
     data = {}
     for vid, video in truth.items():
-        fps = video.fps
-        if fps is None:
-            raise DataError(f"video '{vid}' has no frame rate and TACoS counts frames; tell its rate.")
+        fps = rate_of(vid, video, "TACoS' file")
         data[vid] = {
             "timestamps": [[round(s.start * fps), round(s.end * fps)] for s in video.annotations],
             "sentences": [words(s, vid) for s in video.annotations],

@@ -52,22 +52,25 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cuemark.datasets.files import new_folder
 from cuemark.datasets.format import Format, Kind, Reading
 from cuemark.datasets.rows import (
+    above_0,
     header,
     holdable,
     label_of,
     lines,
-    new_folder,
     number,
     seconds,
     split_of,
     table,
     whole,
     write_table,
+    write_text,
 )
+from cuemark.datasets.timeline import rate_of
 from cuemark.errors import DataError
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth, replacing
+from cuemark.segments import Predictions, Segment, Truth, VideoTruth
 
 AMBIGUOUS = "Ambiguous"
 """The label of stretches that the annotators could not decide about."""
@@ -186,8 +189,7 @@ def write(path: Path, truth: Truth) -> None:
             texts.setdefault(f"th14_{suffix}_durations.txt", []).extend([f"{vid}.mp4", repr(video.duration)])
     new_folder(path, "THUMOS14's annotations", ["*_val.txt", "*_test.txt", "th14_*durations.txt"], list(texts))
     for name, rows in texts.items():
-        with replacing(path / name) as file:
-            file.write("\n".join(rows) + "\n")
+        write_text(path / name, "\n".join(rows) + "\n")
 
 
 def _plain(vid: str, path: Path) -> None:
@@ -237,10 +239,9 @@ def write_gtad(path: Path, truth: Truth) -> None:
     rows = []
     for vid, video in truth.items():
         for s in video.annotations:
-            if video.fps is None:
-                raise DataError(f"video '{vid}' has no fps, and G-TAD's file counts frames; say it with --fps.")
+            fps = rate_of(vid, video, "G-TAD's file")
             class_id = 0 if s.label == AMBIGUOUS else _class_id(s.label, vid)
-            rows.append((vid, s.label, class_id, s.start, s.end, round(s.start * video.fps), round(s.end * video.fps)))
+            rows.append((vid, s.label, class_id, s.start, s.end, round(s.start * fps), round(s.end * fps)))
     write_table(path, _GTAD, rows)
 
 
@@ -275,9 +276,7 @@ def parse_groundtruth(path: Path, reading: Reading) -> Truth:
         index = whole(row["label-idx"], where, "a label-idx from -1 (Ambiguous) to 19")
         if index not in _INDICES:
             raise DataError(f"{where}: expected a label-idx from -1 (Ambiguous) to 19, got {index}.")
-        rate = number(row["frame-rate"], where, "a frame-rate")
-        if rate <= 0:
-            raise DataError(f"{where}: expected a frame-rate above 0, got {rate:g}.")
+        rate = above_0(row["frame-rate"], where, "a frame-rate")
         known.setdefault(row["video-name"], (seconds(row["video-duration"], where), rate))
         segment = reading.segment(row["t-init"], row["t-end"], where, label=_INDICES[index])
         found.setdefault(row["video-name"], []).extend([segment] if segment is not None else [])
@@ -296,13 +295,11 @@ def write_groundtruth(path: Path, truth: Truth) -> None:
     rows = []
     for vid, video in truth.items():
         for s in video.annotations:
-            if video.fps is None:
-                raise DataError(f"video '{vid}' has no fps, and THUMOS14's ground truth counts frames; say it with "
-                                "--fps.")
+            fps = rate_of(vid, video, "THUMOS14's ground truth")
             if s.label != AMBIGUOUS:
                 _class_id(s.label, vid)
-            rows.append((vid, s.start, s.end, round(s.start * video.fps), round(s.end * video.fps), video.duration,
-                         video.fps, round(video.duration * video.fps), numbers[str(s.label)]))
+            rows.append((vid, s.start, s.end, round(s.start * fps), round(s.end * fps), video.duration, fps,
+                         round(video.duration * fps), numbers[str(s.label)]))
     write_table(path, _TURN, rows)
 
 
@@ -351,8 +348,7 @@ def write_detections(path: Path, predictions: Predictions, truth: Truth) -> None
                 raise DataError(f"video '{vid}' has a prediction without a score, and THUMOS14's file needs one; give "
                                 "it one.")
             rows.append(f"{vid} {s.start!r} {s.end!r} {_class_id(s.label, vid)} {s.score!r}\n")
-    with replacing(path) as file:
-        file.writelines(rows)
+    write_text(path, "".join(rows))
 
 
 def looks_detections(path: Path, head: str) -> Kind | None:
@@ -363,28 +359,32 @@ def looks_detections(path: Path, head: str) -> Kind | None:
 
 FORMATS = (
     Format(
-        name="thumos", title="THUMOS14 text files",
+        name="thumos",
+        title="THUMOS14 text files",
         source="THUMOS Challenge 2014; crcv.ucf.edu/THUMOS14",
         layout="folder of {class}_{val,test}.txt with lines 'video start end'; seconds",
         looks=looks, parse=parse, write=write,
         traps="Ambiguous is a file like the others; lengths are in another file; CliffDiving is in Diving too.",
     ),
     Format(
-        name="thumos-gtad", title="THUMOS14 as G-TAD has it",
+        name="thumos-gtad",
+        title="THUMOS14 as G-TAD has it",
         source="github.com/frostinassiky/gtad",
         layout="CSV video,type,type_idx,start,end,startFrame,endFrame; seconds, and frames of an untold rate",
         looks=looks_gtad, parse=parse_gtad, write=write_gtad,
         traps="Ambiguous (type_idx 0) is among the rows; type_idx is the number among UCF101's 101 classes.",
     ),
     Format(
-        name="thumos-groundtruth", title="THUMOS14 as TURN has it",
+        name="thumos-groundtruth",
+        title="THUMOS14 as TURN has it",
         source="github.com/jiyanggao/TURN-TAP; github.com/frostinassiky/gtad",
         layout="CSV video-name,t-init,t-end,f-init,f-end,video-duration,frame-rate,video-frames,label-idx; seconds",
         looks=looks_groundtruth, parse=parse_groundtruth, write=write_groundtruth,
         traps="label-idx counts from 0 in the alphabet of the 20 classes; -1 is Ambiguous.",
     ),
     Format(
-        name="thumos-detections", title="THUMOS14 detections (TH14evalDet)",
+        name="thumos-detections",
+        title="THUMOS14 detections (TH14evalDet)",
         source="THUMOS Challenge 2014 evaluation toolkit",
         layout="text lines 'video start end class confidence'; seconds, class among UCF101's 101",
         looks=looks_detections, parse_predictions=parse_detections, write_predictions=write_detections,

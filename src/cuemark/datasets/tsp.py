@@ -33,9 +33,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from cuemark.datasets.activitynet import bare_ids
+from cuemark.datasets.files import bare_ids, new_folder
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.rows import header, label_of, new_folder, number, seconds, split_of, table, whole, write_table
+from cuemark.datasets.rows import above_0, header, label_of, seconds, split_of, table, whole, write_table
+from cuemark.datasets.timeline import rate_of
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, times
 
@@ -109,9 +110,7 @@ def _parse_file(path: Path, reading: Reading) -> Truth:
 
 def _length(where: str, row: dict[str, str]) -> tuple[float, float]:
     whole(row["video-frames"], where, "how many video-frames there are")
-    fps = number(row["fps"], where, "fps")
-    if fps <= 0:
-        raise DataError(f"{where}: expected fps above 0, got {row['fps'][:40]!r}.")
+    fps = above_0(row["fps"], where, "fps")
     return seconds(row["video-duration"], where, "video-duration in seconds"), fps
 
 
@@ -132,9 +131,6 @@ def write(path: Path, truth: Truth, min_background: float | None = None) -> None
         if video.subset not in _NAMES:
             raise DataError(f"video '{vid}' is of subset '{video.subset}', which TSP's files cannot hold; they are "
                             "named by training, validation and testing.")
-        if video.fps is None:
-            raise DataError(f"video '{vid}' has no fps, which TSP's files need; say it with --fps (TSP's own videos "
-                            "have 30).")
     youtube = all(re.fullmatch(r"[\w-]{11}", vid, re.ASCII) for vid in truth)
     if min_background is None:
         thumos = truth and all(re.fullmatch(r"video_(validation|test)_\d{7}", vid) for vid in truth)
@@ -144,11 +140,11 @@ def write(path: Path, truth: Truth, min_background: float | None = None) -> None
         videos = {vid: v for vid, v in truth.items() if v.subset == subset}
         actions, rest, meta = [], {}, []
         for vid, video in videos.items():
-            assert video.fps is not None
-            frames = round(video.duration * video.fps)
+            fps = rate_of(vid, video, "TSP's files")
+            frames = round(video.duration * fps)
             filename = f"v_{vid}.mp4" if youtube else f"{vid}.mp4"
-            tail: Sequence[object] = (video.duration, filename, video.fps, frames)
-            meta.append((filename, video.duration, int(video.fps) if video.fps.is_integer() else video.fps, frames))
+            tail: Sequence[object] = (video.duration, filename, fps, frames)
+            meta.append((filename, video.duration, int(fps) if fps.is_integer() else fps, frames))
             kept = [s for s in video.annotations if s.label != "Ambiguous"]
             actions += [(vid, s.start, s.end, label_of(s.label, vid, "TSP's files"), *tail, "Action") for s in kept]
             gaps = background(times(kept), video.duration, min_background * _CLIP, "tsp").tolist() if kept else []
@@ -170,7 +166,8 @@ def looks(path: Path, head: str) -> Kind | None:
 
 
 FORMAT = Format(
-    name="tsp", title="TSP ground truth (ActivityNet, THUMOS14)",
+    name="tsp",
+    title="TSP ground truth (ActivityNet, THUMOS14)",
     source="Alwassel et al., TSP, ICCV Workshops 2021; github.com/HumamAlwassel/TSP",
     layout="CSV video-name,t-start,t-end,action-label,video-duration,filename,fps,video-frames,temporal-region-label "
            "with a metadata CSV beside it; seconds",

@@ -33,8 +33,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from cuemark.datasets.files import file_id, file_name
 from cuemark.datasets.format import Format, Kind, Reading
-from cuemark.datasets.tables import file_id, file_name
 from cuemark.errors import DataError
 from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_json, write_json
 

@@ -73,7 +73,8 @@ def interval(score: Score, count: int = 1000, seed: int = 0,
              on_draw: Callable[[], object] = lambda: None) -> dict[str, tuple[float, float]]:
     """The 95 % interval of every figure.
 
-    A figure that a draw leaves without meaning (NaN) is left out of that figure's percentiles.
+    A figure that a draw leaves without meaning (NaN) is left out of that figure's percentiles. No figure is below 0, so
+    no interval begins there.
 
     Raises:
         CallError: fewer than 20 draws, of which no 2.5th percentile can be taken.
@@ -81,12 +82,15 @@ def interval(score: Score, count: int = 1000, seed: int = 0,
     """
     rows = _rows([score], count, seed, on_draw)
     figures = score.figures()
-    return {name: _ends(_moved(values[0], figures[name])) for name, values in rows.items()}
+    ends = {name: _ends(_moved(values[0], figures[name])) for name, values in rows.items()}
+    return {name: (max(0.0, low), high) if low < 0 else (low, high) for name, (low, high) in ends.items()}
 
 
 def paired(first: Score, second: Score, count: int = 1000, seed: int = 0,
            on_draw: Callable[[], object] = lambda: None) -> dict[str, Difference]:
     """For every figure that both have: the difference, second - first, over the same draws.
+
+    p cannot be smaller than 2 / (``count`` + 1): some hundred draws are needed before it says anything.
 
     Raises:
         CallError: fewer than 20 draws.
@@ -111,6 +115,7 @@ def _rows(scores: list[Score], count: int, seed: int, on_draw: Callable[[], obje
           ) -> dict[str, NDArray[np.float64]]:
     """Figure -> ``(scores, count)`` values over draws."""
     within("the number of bootstrap draws", count, 20)
+    within("the seed of the draws", seed, 0)
     if count != int(count):
         raise CallError(f"the number of bootstrap draws must be a whole number, got {count}.")
     videos = scores[0].videos

@@ -54,9 +54,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cuemark.errors import CallError, DataError, within
+from cuemark.errors import DataError, within
 from cuemark.metrics import meteor as meteor_program
 from cuemark.metrics import ngrams
+from cuemark.metrics.counting import levels_of, weights_of
 from cuemark.metrics.tokens import tokenize
 from cuemark.segments import Predictions, Segment, Truth, times
 
@@ -87,13 +88,16 @@ class CaptionScore:
         """Means over videos and thresholds in percent.
 
         Args:
-            weights: ``(V,)`` how often each video counts; None for once each. NaN comes of weights that are all 0.
+            weights: ``(V,)`` how many times each video counts; None: once. NaN if all weigh 0.
+
+        Raises:
+            CallError: there is not one weight for each video.
         """
         return {name: float(x.mean()) for name, x in self.by_tiou(weights).items()}
 
     def by_tiou(self, weights: ArrayLike | None = None) -> dict[str, NDArray[np.float64]]:
         """Means over videos in percent, ``(T,)`` for the thresholds; SODA_c ``(1,)``. ``weights`` as above."""
-        w = np.ones(len(self.videos)) if weights is None else np.asarray(weights, np.float64)
+        w = np.ones(len(self.videos)) if weights is None else weights_of(weights, self.videos)
         total = w.sum()
         return {name: 100 * ((w[:, None] * x).sum(axis=0) / total) if total > 0 else np.full(x.shape[1], np.nan)
                 for name, x in self.values.items()}
@@ -152,9 +156,7 @@ def captions(references: Truth | Sequence[Truth], predictions: Predictions, tiou
         DataError: the truth has no sentence, a prediction has none, or METEOR is demanded and cannot run.
         CallError: ``tious`` is not a row of numbers in 0..1, or ``max_proposals`` is below 1.
     """
-    levels = np.array(tious, np.float64, ndmin=1)
-    if levels.ndim != 1 or levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
-        raise CallError(f"tIoU thresholds must be one or more numbers from 0 to 1, got {levels.tolist()}.")
+    levels = levels_of(tious)
     within("max_proposals", max_proposals, 1)
     with_meteor = meteor_program.missing() is None if meteor is None else meteor
     for vid, segments in predictions.items():

@@ -28,7 +28,9 @@ ActivityNet, :func:`detection`
        it does with few.)
     2. Each looks at the truths of its own video and class by falling tIoU (equal tIoU: the later truth first) and
        takes the first that is still free, as long as tIoU ``>=`` threshold: a true positive. Unlike in PASCAL VOC it
-       may so take its second best. If there is none it is a false positive.
+       may so take its second best. If there is none it is a false positive. (The official sort of tIoUs is not stable
+       either: where segments are whole seconds and many tIoUs equal, its mAP moves by up to half a point from one
+       processor to another. Here it is the figure of a processor whose sort is plain.)
     3. Precision after k predictions is TP/k, recall TP/number of truths. AP is the area under the precision envelope
        at all points: PASCAL VOC from 2010 on (Everingham et al., "The PASCAL Visual Object Classes Challenge: A
        Retrospective", IJCV 2015), not the older eleven-point mean. A class without predictions has AP 0.
@@ -95,8 +97,7 @@ Cost: n log n in the number of (prediction, truth) pairs of one video and class;
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -105,15 +106,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.segments import UNLABELLED, Predictions, Truth, times
+from cuemark.metrics.counting import (
+    AMBIGUOUS,
+    Found,
+    Instances,
+    before,
+    begin_of,
+    best_first,
+    envelope,
+    first_to_reach,
+    levels_of,
+    pairs,
+    refuse_nan,
+    tiou_of,
+    tiou_of_hull,
+    weights_of,
+)
+from cuemark.segments import Predictions, Truth, times
 
 TIOUS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 """ActivityNet's thresholds."""
 TIOUS.flags.writeable = False
-AMBIGUOUS = "Ambiguous"
-"""THUMOS14's label for stretches that may or may not show an action: a class to no measure."""
-PAIRS = 1 << 20
-"""So many (prediction, truth) pairs are compared at a time, which bounds memory."""
 
 
 # ---------------------------------------------------------------------------------------------- scores
@@ -292,14 +305,11 @@ def detection(truth: Truth, predictions: Predictions, tious: ArrayLike = TIOUS, 
         CallError: ``tious`` is not a row of numbers in 0..1.
     """
     levels = levels_of(tious)
-    real = _Instances.of(truth, zero_length=official)
-    found = _Found.of(predictions, truth, real.classes)
-    if official:
-        order = np.argsort(found.score, kind="stable")[::-1]
-    else:
+    real = Instances.of_truth(truth, zero_length=official)
+    found = Found.of(predictions, truth, real.classes)
+    if not official:
         refuse_nan(predictions)
-        order = np.argsort(-found.score, kind="stable")
-    found = found.sorted(order[np.argsort(found.label[order], kind="stable")])
+    found = found.sorted(best_first(found.score, found.label, later=official))
     overlap = partial(tiou_of, empty=np.inf) if official else _tiou_of_lengths
     met = pairs(found.span, found.group(real), real.span, real.group, levels.min(), overlap)
     owners = _choose(*met, len(found.span), len(real.span), levels, later=official)
@@ -321,22 +331,22 @@ def thumos(truth: Truth, predictions: Predictions, tious: ArrayLike = (0.3, 0.4,
         CallError: ``tious`` is not a row of numbers in 0..1.
     """
     levels = levels_of(tious)
-    real = _Instances.of(truth)
-    found = _Found.of(predictions, truth, real.classes)
+    real = Instances.of_truth(truth)
+    found = Found.of(predictions, truth, real.classes)
     rank = {name: i for i, name in enumerate(sorted(predictions))}
     names = np.repeat(np.array([rank[name] for name in predictions], np.int64),
                       np.array([len(row) for row in predictions.values()], np.int64))[found.position]
     found = found.sorted(np.lexsort((names, -found.score, found.label)))  # stable, and NaN last
 
     more = np.nextafter(levels, np.inf)  # ``> t`` is ``>=`` the next number
-    met = pairs(real.span, real.group, found.span, found.group(real), more.min(), _tiou_of_hull)
+    met = pairs(real.span, real.group, found.span, found.group(real), more.min(), tiou_of_hull)
     owners = _choose(*met, len(real.span), len(found.span), more, later=False)
     hits = [np.flatnonzero(owner < len(real.span)) for owner in owners]
 
     unclear = [(i, s) for i, v in enumerate(truth.values()) for s in v.annotations if s.label == AMBIGUOUS]
     excused = np.zeros(len(found.span), bool)
     meets, _, _ = pairs(found.span, found.video, times([s for _, s in unclear]),
-                        np.array([i for i, _ in unclear], np.int64), np.nextafter(0, 1), _tiou_of_hull)
+                        np.array([i for i, _ in unclear], np.int64), np.nextafter(0, 1), tiou_of_hull)
     excused[meets] = True
     return _score(truth, real, found, levels, hits, excused)
 
@@ -400,32 +410,25 @@ def recall_at(truth: Truth, predictions: Predictions, multiples: Sequence[int] =
     if over not in ("instances", "classes"):
         raise CallError(f"over must be 'instances' or 'classes', got '{over}'.")
     pooled = over == "instances"
-    real = _Instances.of(truth)
-    found = _Found.of(predictions, truth, real.classes)
-    order = np.argsort(-found.score, kind="stable") if pooled else np.argsort(found.score, kind="stable")[::-1]
-    found = found.sorted(order[np.argsort(found.group(real)[order], kind="stable")])
-    group = found.group(real)
-    rank = np.arange(len(group)) - np.searchsorted(group, group)
-
-    reach = np.nextafter(levels, np.inf) if pooled else levels
-    who, what, iou = pairs(found.span, group, real.span, real.group, reach.min(),
-                           _tiou_of_hull if pooled else partial(tiou_of, empty=-1.0))
-    best = np.full((len(levels), len(real.span)), np.iinfo(np.int64).max)  # rank of the first to reach each truth
-    for row, level in zip(best, reach, strict=True):
-        np.minimum.at(row, what[iou >= level], rank[who[iou >= level]])
+    real = Instances.of_truth(truth)
+    found = Found.of(predictions, truth, real.classes)
+    found = found.sorted(best_first(found.score, found.group(real), later=not pooled))
+    reach = np.nextafter(levels, np.inf) if pooled else levels  # ``> t`` is ``>=`` the next number
+    first = first_to_reach(found.span, found.group(real), real.span, real.group, reach,
+                           tiou_of_hull if pooled else partial(tiou_of, empty=-1.0))
     _, which, count = np.unique(real.group, return_inverse=True, return_counts=True)
     ks = np.array(multiples, np.int64)
-    recalled = best < ks[:, None, None] * count[which]
+    recalled = first < ks[:, None, None] * count[which]
     return RecallScore(tuple(int(k) for k in ks), levels, tuple(real.classes), over, found.ignored,
                        int((found.video < 0).sum()), tuple(truth), recalled, real.video, real.label)
 
 
-def average_precision(hits: NDArray[np.bool_], positives: int) -> NDArray[np.float64]:
+def average_precision(hits: NDArray[np.bool_], positives: int | NDArray[np.integer]) -> NDArray[np.float64]:
     """Area under the envelope of precision over recall, at all points.
 
     Args:
         hits: ``(…, n)``, best first: is this prediction a true positive?
-        positives: how many truths there are, at least 1.
+        positives: how many truths there are, at least 1; ``(…,)`` or one number for all.
 
     Returns:
         ``(…,)`` in 0..1.
@@ -461,119 +464,12 @@ def assign(found: NDArray[np.float64], found_group: NDArray[np.integer], real: N
     return taken
 
 
-# ---------------------------------------------------------------------------------------------- what is asked for
-
-
-def levels_of(tious: ArrayLike) -> NDArray[np.float64]:
-    """``(T,)`` thresholds, checked.
-
-    Raises:
-        CallError: they are not a row of one or more numbers in 0..1.
-    """
-    levels = np.array(tious, np.float64, ndmin=1)
-    if levels.ndim != 1 or levels.size == 0 or not ((levels >= 0) & (levels <= 1)).all():
-        raise CallError(f"tIoU thresholds must be one or more numbers from 0 to 1, got {levels.tolist()}.")
-    return levels
-
-
-def weights_of(weights: ArrayLike, videos: Sequence[str]) -> NDArray[np.float64]:
-    """``(V,)`` how many times each video counts, checked.
-
-    Raises:
-        CallError: there is not one number from 0 on for each video.
-    """
-    each = np.asarray(weights, np.float64)
-    if each.shape != (len(videos),) or not ((each >= 0) & np.isfinite(each)).all():
-        raise CallError(f"weights must be one number from 0 on for each of the {len(videos)} videos, got an array of "
-                        f"shape {each.shape}.")
-    return each
-
-
-def scores_of(predictions: Predictions) -> NDArray[np.float64]:
-    """The scores of all predictions in file order.
-
-    Raises:
-        DataError: a prediction has none.
-    """
-    scores = [s.score for row in predictions.values() for s in row]
-    if None in scores:
-        vid, i = next((vid, i) for vid, row in predictions.items() for i, s in enumerate(row) if s.score is None)
-        raise DataError(f"video '{vid}', prediction {i}: there is no score to order it by; give every prediction one.")
-    return np.array(scores, np.float64)
-
-
-def refuse_nan(predictions: Predictions) -> None:
-    """Raise the DataError of the first prediction whose score is NaN."""
-    for vid, row in predictions.items():
-        for i, s in enumerate(row):
-            if s.score != s.score:
-                raise DataError(f"video '{vid}', prediction {i}: its score is NaN; give every prediction a number.")
-
-
 def _short(tiou: float) -> str:
     """0.50; but 0.125, where two digits would tell another threshold."""
     return f"{tiou:.2f}" if abs(tiou - round(tiou, 2)) < 1e-9 else f"{tiou:g}"
 
 
-# ---------------------------------------------------------------------------------------------- as arrays
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Instances:
-    """The labelled truth as arrays: m instances of K classes."""
-
-    classes: dict[str, int]
-    span: NDArray[np.float64]  # (m, 2) seconds
-    video: NDArray[np.int64]  # (m,) index into the truth's videos
-    label: NDArray[np.int64]  # (m,)
-
-    @property
-    def group(self) -> NDArray[np.int64]:
-        """``(m,)`` a number for each video and class."""
-        return self.video * len(self.classes) + self.label
-
-    @classmethod
-    def of(cls, truth: Truth, zero_length: bool = True) -> _Instances:
-        rows = [(i, s) for i, v in enumerate(truth.values()) for s in v.annotations
-                if s.label is not None and s.label != AMBIGUOUS and (zero_length or s.end > s.start)]
-        if not rows:
-            raise DataError("the truth has no labelled segment to detect; check the file and the subset chosen.")
-        classes = {str(label): k for k, label in enumerate(dict.fromkeys(s.label for _, s in rows))}
-        return cls(classes, times([s for _, s in rows]), np.array([i for i, _ in rows], np.int64),
-                   np.array([classes[str(s.label)] for _, s in rows], np.int64))
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Found:
-    """The predictions of known classes as arrays, in file order until sorted."""
-
-    span: NDArray[np.float64]  # (n, 2) seconds
-    video: NDArray[np.int64]  # (n,) index into the truth's videos, or -1
-    label: NDArray[np.int64]  # (n,)
-    score: NDArray[np.float64]  # (n,)
-    position: NDArray[np.int64]  # (n,) among all predictions of the file
-    ignored: dict[str, int]
-
-    def group(self, real: _Instances) -> NDArray[np.int64]:
-        """``(n,)`` numbers like the truth's; of unknown videos one that no truth has."""
-        return self.video * len(real.classes) + self.label
-
-    def sorted(self, order: NDArray[np.int64]) -> _Found:
-        return _Found(self.span[order], self.video[order], self.label[order], self.score[order], self.position[order],
-                      self.ignored)
-
-    @classmethod
-    def of(cls, predictions: Predictions, truth: Truth, classes: dict[str, int]) -> _Found:
-        score = scores_of(predictions)
-        every = [s for row in predictions.values() for s in row]
-        index = {vid: i for i, vid in enumerate(truth)}
-        video = np.repeat(np.array([index.get(vid, -1) for vid in predictions], np.int64),
-                          np.array([len(row) for row in predictions.values()], np.int64))
-        label = np.array([classes.get(s.label, -1) for s in every], np.int64)  # type: ignore[arg-type]
-        strange = Counter(UNLABELLED if every[i].label is None else str(every[i].label)
-                          for i in np.flatnonzero(label < 0))
-        kept = np.flatnonzero(label >= 0)
-        return cls(times(every)[kept], video[kept], label[kept], score[kept], kept, dict(strange))
+# ---------------------------------------------------------------------------------------------- counting
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -603,42 +499,26 @@ class _Counted:
             weights = np.ones(max(self.positive_video.max(), self.video.max(initial=0)) + 1)
         each = np.append(weights, 1.0)[self.video]  # an unknown video, -1, counts once
         sure = each if self.excused is None else np.where(self.excused, 0, each)
-        before = np.concatenate([[0], sure.cumsum()])
-        before = before[self.hit] - before[self.begin[self.row % classes]]
-        first = np.searchsorted(self.row, self.row)
+        seen = np.append(0, sure.cumsum())
+        seen = seen[self.hit] - seen[self.begin[self.row % classes]]
+        begin = begin_of(self.row)
         gain = each[self.hit]
-        reached = _before(gain, first)
+        reached = before(gain, begin)
         if self.excused is None:
-            counted = before + gain
+            counted = seen + gain
             precision = np.divide(reached + gain, counted, out=np.zeros_like(gain), where=counted > 0)
-            area = _envelope(precision, self.row) * gain
+            area = envelope(precision, self.row) * gain
         else:
-            before = before + _before(gain * self.excused[self.hit], first)
+            seen = seen + before(gain * self.excused[self.hit], begin)
             area = np.zeros_like(gain)
             for j in range(1, math.ceil(gain.max(initial=0)) + 1):
-                area += (gain - (j - 1)).clip(0, 1) * (reached + j) / (before + j)
+                area += (gain - (j - 1)).clip(0, 1) * (reached + j) / (seen + j)
         positives = np.bincount(self.positive_class, weights[self.positive_video], classes)
         areas = np.bincount(self.row, area, self.levels * classes).reshape(self.levels, classes)
         return np.divide(areas, positives, out=np.full(areas.shape, math.nan), where=positives > 0).T
 
 
-def _before(gain: NDArray[np.float64], first: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of what stands before each in its row; ``first`` is where the row begins."""
-    total = np.concatenate([[0], gain.cumsum()])
-    return total[:-1] - total[first]
-
-
-def _envelope(precision: NDArray[np.float64], row: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The highest of its row from each on, in log2(longest row) steps that each look twice as far."""
-    step, longest = 1, np.bincount(row).max(initial=0)
-    while step < longest:
-        further = np.where(row[step:] == row[:-step], precision[step:], 0)
-        precision = np.concatenate([np.maximum(precision[:-step], further), precision[-step:]])
-        step *= 2
-    return precision
-
-
-def _score(truth: Truth, real: _Instances, found: _Found, levels: NDArray[np.float64], hits: list[NDArray[np.int64]],
+def _score(truth: Truth, real: Instances, found: Found, levels: NDArray[np.float64], hits: list[NDArray[np.int64]],
            excused: NDArray[np.bool_] | None = None) -> DetectionScore:
     """``hits``: of each threshold, the predictions that are true positives, rising."""
     classes = len(real.classes)
@@ -653,43 +533,9 @@ def _score(truth: Truth, real: _Instances, found: _Found, levels: NDArray[np.flo
 # ---------------------------------------------------------------------------------------------- who takes whom
 
 
-def tiou_of(a: NDArray[np.float64], b: NDArray[np.float64], empty: float) -> NDArray[np.float64]:
-    """``(n,)`` tIoU of n pairs, as ActivityNet's code rounds it; ``empty`` where both have zero length."""
-    inter = (np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])).clip(min=0)
-    union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - inter
-    return np.divide(inter, union, out=np.full(len(a), empty), where=union > 0)
-
-
 def _tiou_of_lengths(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same, where zero length is below every threshold, 0 too."""
     return np.where((a[:, 1] > a[:, 0]) & (b[:, 1] > b[:, 0]), tiou_of(a, b, -1.0), -1.0)
-
-
-def _tiou_of_hull(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(n,)`` tIoU of n pairs, as TH14evalDet and Ego4D round it: over the hull, which is the union if they meet."""
-    inter = np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])
-    hull = np.maximum(a[:, 1], b[:, 1]) - np.minimum(a[:, 0], b[:, 0])
-    return np.divide(inter, hull, out=np.zeros(len(a)), where=inter > 0)
-
-
-def pairs(a: NDArray[np.float64], a_group: NDArray[np.integer], b: NDArray[np.float64], b_group: NDArray[np.integer],
-          least: float, overlap: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-          ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Every pair of one group with ``overlap`` of at least ``least``: index into a, rising, into b, and the overlap."""
-    by_group = np.argsort(b_group, kind="stable")
-    start = np.searchsorted(b_group[by_group], a_group, side="left")
-    count = np.searchsorted(b_group[by_group], a_group, side="right") - start
-    ends = count.cumsum()
-    cuts = np.unique(np.append(np.searchsorted(ends, np.arange(0, ends[-1] if len(ends) else 0, PAIRS)), len(a)))
-    parts = []
-    for i, j in zip(np.append(0, cuts), cuts):
-        who = np.repeat(np.arange(i, j), count[i:j])
-        what = by_group[np.arange(len(who)) + np.repeat(start[i:j] - (count[i:j].cumsum() - count[i:j]), count[i:j])]
-        iou = overlap(a[who], b[what])
-        keep = iou >= least
-        parts.append((who[keep], what[keep], iou[keep]))
-    who, what, iou = (np.concatenate(column) for column in zip(*parts))
-    return who, what, iou
 
 
 def _choose(who: NDArray[np.int64], what: NDArray[np.int64], iou: NDArray[np.float64], choosers: int, chosen: int,

@@ -59,14 +59,16 @@ Departures, each where the official code fails or depends on chance
     * A prediction whose label the truth lacks ends the official program; here it is left out (``ignored``). So does
       a class without predictions in the analysis of sensitivity; here its AP_N is 0, as in the others.
     * Of several predictions in one video without truth, the official code compares all but one with the truth of
-      another video. Here they are all background.
+      another video, or stops if it has seen none yet. Here they are all background.
     * Equal scores across the end of the best 10 N_j: the official code keeps the earlier in the file, though it ranks
       the later higher; here there is one order.
-    * A class of which nothing is left after the removal makes official figures NaN; here it is no class.
+    * A class of which nothing is left after the removal still counts in the official N and means, as 0 without
+      predictions and as NaN with them; here it is no class.
     * A bucket without instances, and a slice without predictions, is NaN.
 
-Weighted figures (the bootstrap of :mod:`cuemark.metrics.bootstrap`) count a prediction of a video that is there w
-times as w predictions in a row. A prediction of a video that the truth lacks counts once.
+Weights (``figures``)
+    A video that counts w times counts as w videos would that have the same truth and predictions under other names; the
+    copies of a prediction follow each other. Predictions of videos that the truth lacks count once.
 
 Cost: that of matching, and one tIoU for each prediction and truth of a video; 500,000 predictions take seconds.
 """
@@ -74,7 +76,6 @@ Cost: that of matching, and one tIoU for each prediction and truth of a video; 5
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,8 +84,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import AMBIGUOUS, TIOUS, assign, levels_of, scores_of, weights_of
-from cuemark.segments import UNLABELLED, Predictions, Segment, Truth, times, tiou
+from cuemark.metrics.counting import (
+    AMBIGUOUS,
+    PAIRS,
+    Found,
+    Instances,
+    before,
+    begin_of,
+    best_first,
+    envelope,
+    levels_of,
+    weights_of,
+)
+from cuemark.metrics.detection import TIOUS, assign
+from cuemark.segments import Predictions, Segment, Truth, tiou
 
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
 """What a prediction can be."""
@@ -94,8 +107,6 @@ _NEAR = 0.1
 """The tIoU below which a prediction is background."""
 _HOPELESS = 0.05
 """Normalised precision at which a prediction finds nothing."""
-_PAIRS = 1 << 20
-"""So many (prediction, truth) pairs are compared at a time, which bounds memory."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -308,43 +319,30 @@ def diagnose(truth: Truth, predictions: Predictions, tious: ArrayLike = TIOUS,
     if not rows:
         raise DataError("the truth has no labelled segment with a length to detect; check the file, the subset "
                         "chosen and the videos' durations.")
-    classes = {str(label): k for k, label in enumerate(dict.fromkeys(s.label for _, _, s in rows))}
-    real = times([s for _, _, s in rows])
-    real_video = np.array([v for v, _, _ in rows], np.int64)
-    real_class = np.array([classes[str(s.label)] for _, _, s in rows], np.int64)
+    real = Instances.of([(v, s) for v, _, s in rows])
     found_in = {name: scale.bucket(values[name][kept]) for name, scale in buckets.items() if name in values}
     found_in = {name: found for name, found in found_in.items() if (found >= 0).any()}
 
-    score = scores_of(predictions)
-    every = [s for row in predictions.values() for s in row]
-    index = {vid: v for v, vid in enumerate(truth)}
-    video = np.repeat(np.array([index.get(vid, -1) for vid in predictions], np.int64),
-                      np.array([len(row) for row in predictions.values()], np.int64))
-    label = np.array([classes.get(s.label, -1) for s in every], np.int64)  # type: ignore[arg-type]
-    ignored = Counter(UNLABELLED if every[i].label is None else str(every[i].label) for i in np.flatnonzero(label < 0))
-    # By class, in it by falling score, in that the later first: a sort that keeps order, read backwards.
-    order = np.argsort(score, kind="stable")[::-1]
-    order = order[np.argsort(label[order], kind="stable")]
-    order = order[np.count_nonzero(label < 0):]
-    span, video, label = times(every)[order], video[order], label[order]
-
-    taken = assign(span, video * len(classes) + label, real, real_video * len(classes) + real_class, levels)
-    best, same = _nearest(span, video, label, real, real_video, real_class, official)
+    found = Found.of(predictions, truth, real.classes)
+    found = found.sorted(best_first(found.score, found.label, later=True))
+    taken = assign(found.span, found.group(real), real.span, real.group, levels)
+    best, same = _nearest(found, real, official)
     tier = np.where(best >= levels[:, None], np.int8(1), np.where(best >= _NEAR, np.int8(3), np.int8(5)))
     kind = np.where(taken >= 0, np.int8(0), tier + (~same & (tier < 5)))
     level, hit = np.nonzero(taken >= 0)
     ever, at = np.unique(hit, return_inverse=True)
-    matched = _Matched(real_video, real_class, list(found_in.values()), [len(buckets[name].names) for name in found_in],
-                       len(classes), video, label, kind, level, hit, taken[level, hit], ever, at, official)
+    matched = _Matched(real.video, real.label, list(found_in.values()), [len(buckets[name].names) for name in found_in],
+                       len(real.classes), found.video, found.label, kind, level, hit, taken[level, hit], ever, at,
+                       official)
     numbers = _count(matched, None)
     return Diagnosis(
-        levels, tuple(classes), tuple(truth), numbers.map_n, numbers.map_n_top, numbers.profile[:-1],
+        levels, tuple(real.classes), tuple(truth), numbers.map_n, numbers.map_n_top, numbers.profile[:-1],
         numbers.profile[-1], dict(zip(KINDS[1:], numbers.gains.tolist(), strict=True)),
         {name: tuple(Bucket(word, span, int(count), float(map_n), _ratio(map_n, numbers.map_n), float(missed))
                      for word, span, count, map_n, missed in zip(buckets[name].names, buckets[name].ranges,
                                                                  *of_name, strict=True))
          for name, *of_name in zip(found_in, numbers.instances, numbers.map_n_in, numbers.missed, strict=True)},
-        removed, dict(ignored), int((video < 0).sum()), official, matched, numbers)
+        removed, found.ignored, int((found.video < 0).sum()), official, matched, numbers)
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -380,25 +378,24 @@ def _values(truth: Truth, rows: list[tuple[int, int, Segment]],
     return values
 
 
-def _nearest(span: Floats, video: Ints, label: Ints, real: Floats, real_video: Ints, real_class: Ints, official: bool
-             ) -> tuple[Floats, NDArray[np.bool_]]:
+def _nearest(found: Found, real: Instances, official: bool) -> tuple[Floats, NDArray[np.bool_]]:
     """Of each prediction, the tIoU of the truth of its video that overlaps it best, and whether that has its label."""
-    best, same = np.full(len(span), -1.0), np.zeros(len(span), bool)
-    by_video = np.argsort(video, kind="stable")
-    known, begin = np.unique(real_video, return_index=True)  # truths stand video by video
-    ends = np.append(begin[1:], len(real_video))
-    firsts, lasts = (np.searchsorted(video[by_video], known, side) for side in ("left", "right"))
+    best, same = np.full(len(found.span), -1.0), np.zeros(len(found.span), bool)
+    by_video = np.argsort(found.video, kind="stable")
+    known, begin = np.unique(real.video, return_index=True)  # truths stand video by video
+    ends = np.append(begin[1:], len(real.video))
+    firsts, lasts = (np.searchsorted(found.video[by_video], known, side) for side in ("left", "right"))
     for a, b, first, last in zip(begin, ends, firsts, lasts, strict=True):
-        step = max(1, _PAIRS // (b - a))
+        step = max(1, PAIRS // (b - a))
         for i in range(first, last, step):
             who = by_video[i:min(i + step, last)]
-            iou = tiou(span[who], real[a:b])
+            iou = tiou(found.span[who], real.span[a:b])
             nearest = iou.argmax(axis=1)  # of equal ones the first
             best[who] = iou[np.arange(len(who)), nearest]
             if official:
-                same[who] = real_class[a:b][nearest] == label[who]
+                same[who] = real.label[a:b][nearest] == found.label[who]
             else:
-                own = real_class[a:b] == label[who][:, None]
+                own = real.label[a:b] == found.label[who][:, None]
                 same[who] = ((iou == best[who][:, None]) & own).any(axis=1)
     return best, same
 
@@ -467,7 +464,7 @@ class _Classes:
             seen: ``(H,)`` how many false positives stand before each.
         """
         row = level * len(self.positives) + label
-        precision = _envelope(self.precision(label, _before(gain, _begin(row)) + gain, seen), row)
+        precision = envelope(self.precision(label, before(gain, begin_of(row)) + gain, seen), row)
         area = _sums(label, precision * gain, len(self.positives))
         there = self.positives > 0
         return float((area[there] / self.positives[there]).mean() / levels) if there.any() else math.nan
@@ -476,29 +473,6 @@ class _Classes:
 def _sums(index: NDArray[np.integer], values: Floats, size: int) -> Floats:
     """``(size,)`` sum of the values at each index."""
     return np.bincount(index, values, size).astype(np.float64, copy=False)
-
-
-def _begin(row: Ints) -> Ints:
-    """Where the row of each begins; equal rows stand together."""
-    new = np.append(True, row[1:] != row[:-1])[:len(row)]
-    return np.maximum.accumulate(np.where(new, np.arange(len(row)), 0))
-
-
-def _before(gain: Floats, begin: Ints) -> Floats:
-    """Sum of what stands before each in its row, by :func:`_begin`."""
-    total = np.append(0, gain.cumsum())
-    return total[:-1] - total[begin]
-
-
-def _envelope(values: Floats, row: Ints) -> Floats:
-    """The highest of its row from each on, in log2(longest row) steps that each look twice as far."""
-    values = values.copy()
-    step, longest = 1, np.bincount(row).max(initial=0)
-    while step < longest:
-        further = np.where(row[step:] == row[:-step], values[step:], 0)
-        np.maximum(values[:-step], further, out=values[:-step])
-        step *= 2
-    return values
 
 
 def _count(m: _Matched, weights: Floats | None) -> _Numbers:
@@ -510,11 +484,11 @@ def _count(m: _Matched, weights: Floats | None) -> _Numbers:
     usual = float(positives.sum()) / max(1, int(np.count_nonzero(positives)))
     whole = _Classes(positives, usual)
 
-    before = _before(each, _begin(m.label))
+    ahead = before(each, begin_of(m.label))
     gain, label = each[m.hit], m.label[m.hit]
     row = m.level * m.classes + label
-    found = _before(gain, _begin(row))
-    wrong = before[m.hit] - found
+    found = before(gain, begin_of(row))
+    wrong = ahead[m.hit] - found
     map_n = whole.map(label, m.level, gain, wrong, levels)
 
     # Of a block of w hits some may stand at hopeless ranks and the later ones, where precision is higher, not.
@@ -530,13 +504,13 @@ def _count(m: _Matched, weights: Floats | None) -> _Numbers:
         saves = _sums(bucket[m.taken] + 1, saved, size + 1)[1:] / levels
         instances.append(counts)
         missed.append(np.divide(counts - saves, counts, out=np.full(size, math.nan), where=counts > 0))
-        map_n_in.append(_sensitivity(m, bucket, size, of_real, each, before, wrong, usual))
+        map_n_in.append(_sensitivity(m, bucket, size, of_real, each, ahead, wrong, usual))
 
-    map_n_top, profile, gains = _false_positives(m, each, before, whole)
+    map_n_top, profile, gains = _false_positives(m, each, ahead, whole)
     return _Numbers(map_n, map_n_top, profile, gains, instances, map_n_in, missed)
 
 
-def _sensitivity(m: _Matched, bucket: Ints, size: int, of_real: Floats, each: Floats, before: Floats, wrong: Floats,
+def _sensitivity(m: _Matched, bucket: Ints, size: int, of_real: Floats, each: Floats, ahead: Floats, wrong: Floats,
                  usual: float) -> Floats:
     """``(size,)`` mAP_N of each bucket of one characteristic."""
     levels = len(m.kind)
@@ -547,8 +521,8 @@ def _sensitivity(m: _Matched, bucket: Ints, size: int, of_real: Floats, each: Fl
     np.minimum.at(low, at, of_hit)
     np.maximum.at(high, at, of_hit)
     home = np.where(low == high, low, -1)
-    begin = _begin(m.label[ever])
-    matchless = before[ever] - _before(each[ever], begin)  # before each, those that never take a truth
+    begin = begin_of(m.label[ever])
+    matchless = ahead[ever] - before(each[ever], begin)  # before each, those that never take a truth
     found = np.full(size, math.nan)
     for b in range(size):
         positives = _sums(m.real_class[bucket == b], of_real[bucket == b], m.classes)
@@ -556,20 +530,20 @@ def _sensitivity(m: _Matched, bucket: Ints, size: int, of_real: Floats, each: Fl
         if m.official:
             use = use[home[at[use]] == b]
             kept = np.where(home == b, each[ever], 0)
-            seen = (matchless + _before(kept, begin))[at[use]]
-            seen -= _before(each[m.hit[use]], _begin(m.level[use] * m.classes + m.label[m.hit[use]]))
+            seen = (matchless + before(kept, begin))[at[use]]
+            seen -= before(each[m.hit[use]], begin_of(m.level[use] * m.classes + m.label[m.hit[use]]))
         else:
             seen = wrong[use]
         found[b] = _Classes(positives, usual).map(m.label[m.hit[use]], m.level[use], each[m.hit[use]], seen, levels)
     return found
 
 
-def _false_positives(m: _Matched, each: Floats, before: Floats, whole: _Classes) -> tuple[float, Floats, Floats]:
+def _false_positives(m: _Matched, each: Floats, ahead: Floats, whole: _Classes) -> tuple[float, Floats, Floats]:
     """mAP_N of the best 10 N_j predictions, the profile of their kinds, and the gain without each kind."""
     levels = len(m.kind)
     share = whole.positives[m.label]
-    top = np.flatnonzero((before < SLICES * share) & (each > 0))
-    share, low = share[top], before[top]
+    top = np.flatnonzero((ahead < SLICES * share) & (each > 0))
+    share, low = share[top], ahead[top]
     high = np.minimum(low + each[top], SLICES * share)
     kind = m.kind[:, top]
     label = m.label[top]
@@ -588,7 +562,7 @@ def _false_positives(m: _Matched, each: Floats, before: Floats, whole: _Classes)
     hit = np.concatenate(hits)
     level = np.repeat(np.arange(levels), [len(h) for h in hits])
     seen = np.empty((len(KINDS), len(hit)))  # of each kind, how many stand before each hit
-    count, begin = high - low, _begin(label)
+    count, begin = high - low, begin_of(label)
     for t in range(levels):
         of_level = slice(*np.searchsorted(level, [t, t + 1]))
         for k in range(1, len(KINDS)):

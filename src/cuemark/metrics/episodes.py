@@ -53,7 +53,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import TIOUS, DetectionScore, detection, weights_of
+from cuemark.metrics.counting import weights_of
+from cuemark.metrics.detection import TIOUS, DetectionScore, detection
 from cuemark.segments import SCHEMA_VERSION, Predictions, Segment, Truth, read_json, write_json
 
 LEVEL = 0.95
@@ -74,7 +75,7 @@ class Episode:
 
 @dataclass(frozen=True, eq=False)
 class EpisodeScore:
-    """How well episodes were answered; all figures are fractions in 0..1 except those of :meth:`figures`."""
+    """How well episodes were answered; fractions in 0..1 but for :meth:`figures`."""
 
     videos: tuple[str, ...]
     """The V videos that are a query of any episode, in order of the truth."""
@@ -109,7 +110,7 @@ class EpisodeScore:
         An episode that ``weights`` leave without truth does not count in the mean.
 
         Args:
-            weights: ``(V,)`` how often each video counts; None: once.
+            weights: ``(V,)`` how many times each video counts; None: once.
 
         Raises:
             CallError: there is not one weight for each video.

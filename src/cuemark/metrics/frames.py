@@ -6,9 +6,11 @@ added the segmental measures. What papers report since is the form of the code r
 Multi-Stage Temporal Convolutional Network for Action Segmentation" (CVPR 2019). Frame mAP is what Yan et al., "UnLoc: A
 Unified Framework for Video Localization Tasks" (ICCV 2023) add on COIN.
 
-Background. The labels named ``background`` are one label, and so is a frame that no segment covers. (The MS-TCN code
-knows one name; with several the official accuracy would tell them apart.) With ``background=()`` only frames without
-any label are background.
+Conventions
+    * The labels named ``background`` are one label, and so is a frame that no segment covers. (The MS-TCN code knows
+      one name; with several the official accuracy would tell them apart.) With ``background=()`` only frames without
+      any label are background.
+    * Segments are the longest runs of one label other than background.
 
 From segments to frames (:func:`frames`)
     * A video has ``n = round(duration * fps)`` frames, and frame ``i`` is looked at in its middle: it has the label of
@@ -17,7 +19,7 @@ From segments to frames (:func:`frames`)
       no part. Segments without a label, and those labelled "Ambiguous" (THUMOS14), are left out. What lies
       outside the video is not looked at.
 
-Definition. Segments are the longest runs of one label other than background.
+Definition
     * ``accuracy``: right frames / frames, over all frames of all videos at once, background included.
     * ``accuracy without background``: the same, over the frames whose true label is not background.
     * ``edit``: 1 - Levenshtein distance of the two rows of segment labels / length of the longer row; mean over videos.
@@ -52,7 +54,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import AMBIGUOUS, weights_of
+from cuemark.metrics.counting import AMBIGUOUS, weights_of
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, times
 
 OVERLAPS: tuple[float, ...] = (0.1, 0.25, 0.5)
@@ -68,7 +70,7 @@ Labels = Sequence[Hashable] | NDArray[np.generic]
 
 @dataclass(frozen=True, eq=False)
 class FrameScore:
-    """What is counted in every video; all figures are fractions in 0..1 except those of :meth:`figures`."""
+    """What is counted in every video; fractions in 0..1 but for :meth:`figures`."""
 
     videos: tuple[str, ...]
     """The V videos of the truth that have a frame."""
@@ -131,7 +133,7 @@ class FrameScore:
         """Everything in percent, in the order in which papers print it.
 
         Args:
-            weights: ``(V,)`` how often each video counts; None: once.
+            weights: ``(V,)`` how many times each video counts; None: once.
 
         Raises:
             CallError: there is not one weight for each video.
@@ -468,7 +470,7 @@ def _middles(vid: str, known: VideoTruth, fps: float | None) -> NDArray[np.float
     """Seconds of the middle of every frame of a video."""
     rate = known.fps if fps is None else fps
     if rate is None or not 0 < rate < math.inf:
-        raise DataError(f"video '{vid}': its frame rate is {'not known' if rate is None else rate}; give fps.")
+        raise DataError(f"video '{vid}': its frame rate is {'not known' if rate is None else rate}; give fps (--fps).")
     if not 0 <= known.duration * rate < FRAMES:
         raise DataError(f"video '{vid}': {known.duration} s at {rate} frames a second are not 0 to {FRAMES:,} frames; "
                         "mend its duration.")

@@ -17,7 +17,8 @@ Definition
       annotators like halves (30 moments of ActivityNet Captions' val_2 fill exactly half of their video). Two
       segments of zero length: 0.
 
-Which answers belong to which query. A prediction is looked up among the queries of its own video:
+Which answers belong to which query
+    A prediction is looked up among the queries of its own video:
     1. It carries an ``id``, and so does any query of the video: it answers the query with this id, or none.
     2. Otherwise it answers each query with its text: its ``query`` (if that is None, its ``sentence``) equals the
        sentence up to upper and lower case and white space (the sentences of ActivityNet Captions begin with a blank).
@@ -28,12 +29,14 @@ Which answers belong to which query. A prediction is looked up among the queries
     A query that nothing answers is missed (tIoU 0) and counted in ``missing``.
 
 Order of the answers of one query
-    ``order="score"`` (default): falling score, equal scores as listed; as listed when any of them has no score.
-    ``order="listed"``: as listed, whatever the scores: what QVHighlights' evaluator does.
-    ``nms``: then greedy suppression, as 2D-TAN does it: of the answers still there the first is kept, and those whose
-    tIoU with it is ``> nms`` are dropped. (2D-TAN: 0.5, Charades-STA with "pool" 0.45, TACoS with "pool" 0.4.)
+    * ``order="score"`` (default): falling score, equal scores as listed; as listed when any of them has no score.
+    * ``order="listed"``: as listed, whatever the scores: what QVHighlights' evaluator does.
+    * ``nms``: then greedy suppression, as 2D-TAN does it: of the answers still there the first is kept, and those whose
+      tIoU with it is ``> nms`` are dropped. (2D-TAN: 0.5, Charades-STA with "pool" 0.45, TACoS with "pool" 0.4.) Here
+      it does divide by the union, and the rounding decides: answers on a grid have tIoUs of exactly one half.
 
-Edge cases: no query in the truth, or a score that is NaN, is a DataError; no predictions at all give 0.
+Edge cases
+    No query in the truth, or a score that is NaN, is a DataError; no predictions at all give 0.
 
 Floors, for comparison (test splits, ``strict``; one answer, the whole video): R@1 at .3/.5/.7 and mIoU are 35.00/0.43/
 0.00 and 27.13 on Charades-STA, 47.99/21.07/12.41 and 34.57 on ActivityNet Captions (val_2); on TACoS at .1/.3/.5/.7
@@ -52,13 +55,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import weights_of
+from cuemark.metrics.counting import levels_of, refuse_nan, tiou_of, tiou_of_hull, weights_of
 from cuemark.segments import Predictions, Segment, Truth, times
 
 
 @dataclass(frozen=True, eq=False)
 class GroundingScore:
-    """How well each query was answered; all figures are fractions in 0..1 except those of :meth:`figures`."""
+    """How well each query was answered; fractions in 0..1 but for :meth:`figures`."""
 
     videos: tuple[str, ...]
     """The V videos with a query, in order of the truth."""
@@ -89,7 +92,7 @@ class GroundingScore:
         """``R@n,IoU=m`` of every n and m, and ``mIoU``, in percent.
 
         Args:
-            weights: ``(V,)`` how often each video counts; None: once.
+            weights: ``(V,)`` how many times each video counts; None: once.
 
         Raises:
             CallError: there is not one weight for each video.
@@ -125,16 +128,16 @@ def grounding(truth: Truth, predictions: Predictions, ns: Sequence[int] = (1, 5)
         DataError: the truth has no sentence; one id stands for different sentences of a video; a score is NaN.
         CallError: ``ns``, ``tious``, ``nms`` or ``order`` cannot be meant.
     """
-    _check(ns, tious, nms, order)
+    _check(ns, nms, order)
+    levels = levels_of(tious)
+    refuse_nan(predictions)
     videos, video, windows, by_id, by_text = _queries(truth)
     answers: list[list[Segment]] = [[] for _ in windows]
     unknown = 0
     for vid, found in predictions.items():
         ids, texts = by_id.get(vid, {}), by_text.get(vid, {})
         seen = set()
-        for i, s in enumerate(found):
-            if s.score is not None and math.isnan(s.score):
-                raise DataError(f"video '{vid}', prediction {i}: its score is NaN; give every prediction a number.")
+        for s in found:
             if ids and s.id is not None:
                 asked = ids.get(s.id, [])
             else:
@@ -154,17 +157,15 @@ def grounding(truth: Truth, predictions: Predictions, ns: Sequence[int] = (1, 5)
     most = max(ns)
     best = _best(answers if nms is not None else [row[:most] for row in answers], windows, nms, most)
     reached = np.maximum.accumulate(best, axis=1)[:, [n - 1 for n in ns], None]
-    hits = reached > np.array(tious) if strict else reached >= np.array(tious)
+    hits = reached > levels if strict else reached >= levels
     # A query without answers has -1, which reaches no threshold, not even 0.
-    return GroundingScore(tuple(videos), np.array(video, np.int64), tuple(ns), tuple(float(m) for m in tious), hits,
+    return GroundingScore(tuple(videos), np.array(video, np.int64), tuple(ns), tuple(levels.tolist()), hits,
                           best[:, 0].clip(min=0), sum(not row for row in answers), unknown)
 
 
-def _check(ns: Sequence[int], tious: Sequence[float], nms: float | None, order: str) -> None:
+def _check(ns: Sequence[int], nms: float | None, order: str) -> None:
     if not ns or any(isinstance(n, bool) or n != int(n) or n < 1 for n in ns):
         raise CallError(f"ns, how many answers are looked at, must be whole numbers from 1 on, got {list(ns)}.")
-    if not len(tious) or not all(0 <= m <= 1 for m in tious):
-        raise CallError(f"tIoU thresholds must be one or more numbers from 0 to 1, got {list(tious)}.")
     if nms is not None and not 0 <= nms <= 1:
         raise CallError(f"nms, the tIoU above which a lower answer is dropped, must be from 0 to 1, got {nms}.")
     if order not in ("score", "listed"):
@@ -224,15 +225,8 @@ def _best(answers: Sequence[Sequence[Segment]], windows: Sequence[NDArray[np.flo
     within = np.arange(len(pair)) - np.repeat(number[query].cumsum() - number[query], number[query])
     real = np.concatenate(windows)[start[query[pair]] + within]
     best = np.full((len(answers), most), -1.0)
-    np.maximum.at(best, (query[pair], rank[pair]), _paired(spans[pair], real))
+    np.maximum.at(best, (query[pair], rank[pair]), tiou_of_hull(spans[pair], real))
     return best
-
-
-def _paired(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """tIoU of row i of ``a`` with row i of ``b``, both ``(n, 2)``; of two that overlap the hull is the union."""
-    inter = (np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])).clip(min=0)
-    hull = np.maximum(a[:, 1], b[:, 1]) - np.minimum(a[:, 0], b[:, 0])
-    return np.divide(inter, hull, out=np.zeros(len(a)), where=hull > 0)
 
 
 def _suppress(spans: NDArray[np.float64], query: NDArray[np.int64], queries: int, nms: float, most: int
@@ -254,6 +248,6 @@ def _suppress(spans: NDArray[np.float64], query: NDArray[np.int64], queries: int
         kept.append(alive[head])
         ranks.append(np.full(len(head), rank))
         chosen = leader[query[alive]]
-        alive = alive[(alive != chosen) & (_paired(spans[alive], spans[chosen]) <= nms)]
+        alive = alive[(alive != chosen) & (tiou_of(spans[alive], spans[chosen], empty=0.0) <= nms)]
     empty = np.empty(0, np.int64)
     return np.concatenate([empty, *kept]), np.concatenate([empty, *ranks])

@@ -48,7 +48,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuemark.errors import DataError
-from cuemark.metrics.detection import weights_of
+from cuemark.metrics.counting import tiou_of_hull, weights_of
+from cuemark.metrics.detection import average_precision
 from cuemark.segments import Moments, times
 
 TIOUS: tuple[float, ...] = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -67,7 +68,7 @@ BLOCK = 256
 
 @dataclass(frozen=True, eq=False)
 class HighlightScore:
-    """What every query scored; all figures are fractions in 0..1 except those of :meth:`figures` and :meth:`report`."""
+    """What every query scored; fractions in 0..1 but for :meth:`figures` and :meth:`report`."""
 
     videos: tuple[str, ...]
     """The V videos asked, in order of first appearance."""
@@ -114,7 +115,7 @@ class HighlightScore:
         """The figures that the official evaluator calls brief, under its names, in percent and not rounded.
 
         Args:
-            weights: ``(V,)`` how often each video counts; None: once.
+            weights: ``(V,)`` how many times each video counts; None: once.
 
         Raises:
             CallError: there is not one weight for each video.
@@ -219,11 +220,7 @@ def _retrieved(truth: Sequence[Moments], answers: Sequence[Moments]
         if any(s is not None and math.isnan(s) for s in own):
             raise DataError(f"query '{m.id}': a predicted window has score NaN; give every window a number.")
         row[:len(own)] = 0 if None in own else own
-    inter = (np.minimum(found[:, :, None, 1], real[:, None, :, 1])
-             - np.maximum(found[:, :, None, 0], real[:, None, :, 0])).clip(min=0)
-    hull = (np.maximum(found[:, :, None, 1], real[:, None, :, 1])
-            - np.minimum(found[:, :, None, 0], real[:, None, :, 0]))
-    iou = np.divide(inter, hull, out=np.zeros_like(inter), where=hull > 0)  # (Q, P, G)
+    iou = tiou_of_hull(found[:, :, None], real[:, None])  # (Q, P, G)
 
     # By falling score; what is padding stays behind its query's windows, however low their scores.
     order = np.lexsort((-score, np.arange(found.shape[1]) >= found_count[:, None]), axis=-1)
@@ -236,9 +233,7 @@ def _retrieved(truth: Sequence[Moments], answers: Sequence[Moments]
         number = inside.sum(axis=1)
         best = np.where(inside, iou[:, 0], 0).max(axis=1, initial=0)
         hits = _assigned(np.where(inside[:, None, :] & valid[:, :, None], sorted_iou, -1.0))
-        precision = hits.cumsum(axis=1) / np.arange(1, hits.shape[1] + 1)[:, None]
-        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        area = (envelope * hits).sum(axis=1) / np.maximum(number, 1)[:, None]
+        area = average_precision(hits, np.maximum(number, 1)[:, None])
         rows[name] = np.where(number > 0, best, np.nan), np.where(number[:, None] > 0, area, np.nan)
     return rows
 
@@ -259,18 +254,18 @@ def _assigned(iou: NDArray[np.float64]) -> NDArray[np.bool_]:
         iou: ``(Q, P, G)`` tIoU of predicted windows, best first, with those of the truth; -1 where there is none.
 
     Returns:
-        ``(Q, P, 10)`` for each of ``TIOUS``.
+        ``(Q, 10, P)`` at each of ``TIOUS``.
     """
     queries, found, real = iou.shape
-    hits = np.zeros((queries, found, len(TIOUS)), bool)
+    hits = np.zeros((queries, len(TIOUS), found), bool)
     every = np.arange(queries)
     for t, tiou in enumerate(TIOUS):
         free = np.ones((queries, real), bool)
         for p in range(found):
             candidates = np.where(free, iou[:, p], -1.0)
             best = real - 1 - candidates[:, ::-1].argmax(axis=1)  # the last of equal ones
-            hits[:, p, t] = candidates[every, best] >= tiou
-            free[every[hits[:, p, t]], best[hits[:, p, t]]] = False
+            hits[:, t, p] = candidates[every, best] >= tiou
+            free[every[hits[:, t, p]], best[hits[:, t, p]]] = False
     return hits
 
 

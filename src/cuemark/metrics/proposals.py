@@ -52,7 +52,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.detection import AMBIGUOUS, TIOUS, levels_of, pairs, refuse_nan, scores_of, tiou_of, weights_of
+from cuemark.metrics.counting import (
+    AMBIGUOUS,
+    best_first,
+    first_to_reach,
+    levels_of,
+    refuse_nan,
+    scores_of,
+    tiou_of,
+    videos_of,
+    weights_of,
+)
+from cuemark.metrics.detection import TIOUS
 from cuemark.segments import Predictions, Truth, times
 
 SHOWN = (1, 5, 10, 100)
@@ -135,26 +146,15 @@ def proposals(truth: Truth, predictions: Predictions, tious: ArrayLike = TIOUS, 
         raise DataError("the truth has no annotated segment to propose; check the file and the subset chosen.")
     real_video = np.array([i for i, _ in real], np.int64)
 
-    index = {vid: i for i, vid in enumerate(truth)}
     score = scores_of(predictions)
-    if np.isnan(score).any():
-        refuse_nan(predictions)
-    video = np.repeat(np.array([index.get(vid, -1) for vid in predictions], np.int64),
-                      np.array([len(row) for row in predictions.values()], np.int64))
-    order = np.argsort(score, kind="stable")[::-1] if official else np.argsort(-score, kind="stable")
-    order = order[np.argsort(video[order], kind="stable")]
+    refuse_nan(predictions)
+    video = videos_of(predictions, truth)
+    order = best_first(score, video, later=official)
     unknown = int(np.count_nonzero(video < 0))
     order = order[unknown:]
     video = video[order]
-    rank = np.arange(len(video)) - np.searchsorted(video, video)
-
     span = times([s for row in predictions.values() for s in row])[order]
-    who, what, iou = pairs(span, video, times([s for _, s in real]), real_video, levels.min(),
-                           partial(tiou_of, empty=-1.0))
-    first = np.full((len(levels), len(real)), np.iinfo(np.int64).max)
-    for row, level in zip(first, levels, strict=True):
-        np.minimum.at(row, what[iou >= level], rank[who[iou >= level]])
-
+    first = first_to_reach(span, video, times([s for _, s in real]), real_video, levels, partial(tiou_of, empty=-1.0))
     have = np.bincount(video, minlength=len(truth))
     ranks = _Ranks(first, real_video, have, unknown, max_number, official)
     return ProposalScore(levels, *ranks.curve(np.ones(len(truth))), official, unknown, tuple(truth), ranks)
