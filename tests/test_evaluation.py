@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from conftest import shared
 
+from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets import FORMATS
 from cuemark.datasets.format import Reading
 from cuemark.errors import CallError, DataError
-from cuemark.evaluation import TASKS, compare, diagnosis, draw_episodes, evaluate, predictions_of, truth_of
+from cuemark.evaluation import TASKS, compare, diagnosis, draw_episodes, evaluate
 from cuemark.floors import oracle_highlights
 from cuemark.metrics.episodes import read_episodes
 from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth

@@ -13,6 +13,7 @@ import torch
 from conftest import SMALL_GTAD, make_encoder
 
 from cuemark import checkpoint
+from cuemark.datasets import FORMATS
 from cuemark.datasets.world import World
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
@@ -239,6 +240,14 @@ def test_a_localizer_can_be_trained_without_an_encoder(runs, tmp_path):
     assert given.encoder is not None
     same = [checkpoint.section(checkpoint.load(tmp_path / n / LOCALIZER_FILE)[0], "network") for n in ("bare", "given")]
     assert all(torch.equal(same[0][k], same[1][k]) for k in same[0])
+
+
+def test_truth_may_be_in_any_format(runs, tiny_world, tmp_path):
+    FORMATS["csv"].write(tmp_path / "labels.csv", tiny_world.truth)
+    given = without(runs.recipes["gtad"], truth=str(tmp_path / "labels.csv"))
+    trained, _ = train(given, tmp_path / "out")
+    known, _ = train(runs.recipes["gtad"], runs.folder / "gtad")
+    assert trained.classes == known.classes
 
 
 def test_features_of_another_encoder_are_refused(runs, tmp_path):

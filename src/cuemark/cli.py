@@ -260,16 +260,16 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
         Print what became of each video as JSON.
     """
     from cuemark import extraction, video
+    from cuemark.conversion import truth_of
     from cuemark.encoders.video_encoder import VideoEncoder
     from cuemark.localization import by_name
-    from cuemark.segments import read_truth
 
     model = VideoEncoder.load(encoder)
     files: dict[str, Path]
     if truth is not None:
         files = {}
         for folder in videos:
-            files |= video.find_videos(folder, read_truth(truth))
+            files |= video.find_videos(folder, truth_of(truth))
     else:
         files = by_name(video.expand(videos))
     if not files:
@@ -469,7 +469,7 @@ def captions(*, truth: Truth_, predictions: Predictions_, more: list[Path] | Non
         Ask for METEOR's official program (needs Java and pip install "cuemark[captions]"), or leave it out; by
         default it is used where it is there.
     """
-    from cuemark.evaluation import truth_of
+    from cuemark.conversion import truth_of
 
     _evaluated("captions", truth, predictions, train, subset, fps, bootstrap, seed, json,
                tious=tuple(tiou or (0.3, 0.5, 0.7, 0.9)), meteor=meteor,

@@ -148,6 +148,56 @@ def read(path: str | Path, name: str | None = None, reading: Reading | None = No
     return Annotations(form, kind, truth, predictions, tuple(reading.problems[before:]), name is None)
 
 
+def _noted(source: Any, format: str | None, fps: float | None, notes: list[str] | None) -> Annotations:
+    found = read(Path(source), format, Reading(fps=fps))
+    for line in found.losses(source):
+        if notes is None:
+            _log.warning("%s.", line)
+        elif f"{line}." not in notes:
+            notes.append(f"{line}.")
+    return found
+
+
+def truth_of(source: str | Path | Truth, format: str | None = None, fps: float | None = None,
+             notes: list[str] | None = None) -> Truth:
+    """Truth from a file in any format, or as it is.
+
+    Args:
+        format: its name; None: recognise it.
+        fps: frames a second, where the file counts frames and does not say.
+        notes: grows by what the reader dropped or clipped; None: that is logged.
+
+    Raises:
+        DataError: the file is malformed, is in no known format, or holds predictions.
+    """
+    if isinstance(source, dict):
+        return source
+    found = _noted(source, format, fps, notes)
+    if found.truth is None:
+        raise DataError(f"'{source}' holds predictions (format {found.format.name}), and truth is needed; perhaps "
+                        "the two files are swapped.")
+    return found.truth
+
+
+def predictions_of(source: Any, format: str | None = None, fps: float | None = None, notes: list[str] | None = None
+                   ) -> Predictions:
+    """Predictions from a file in any format, or as they are; where a format makes no difference, its segments.
+
+    Args:
+        format, fps, notes: as :func:`truth_of` has them.
+
+    Raises:
+        DataError: the file is malformed or is in no known format.
+    """
+    if isinstance(source, dict):
+        return source
+    found = _noted(source, format, fps, notes)
+    if found.predictions is not None:
+        return found.predictions
+    assert found.truth is not None
+    return {vid: list(video.annotations) for vid, video in found.truth.items()}
+
+
 def _videos(found: Annotations, subset: str) -> Truth:
     """As a truth; videos of predictions in a layout of their own are as long as their last segment."""
     if found.truth is not None:

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cuemark import conversion, floors
+from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets import qvhighlights
-from cuemark.datasets.format import Reading
 from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.errors import CallError, DataError, unknown
 from cuemark.metrics.bootstrap import Difference, Score, interval, paired
@@ -422,56 +422,6 @@ def split(truth: Truth, found: Predictions, subsets: Collection[str] | None, tra
     scored = subset(truth, *subsets)
     learn = {vid: v for vid, v in truth.items() if v.subset in training and vid not in scored and v.annotations}
     return scored, learn
-
-
-def _read(source: Any, format: str | None, fps: float | None, notes: list[str] | None) -> conversion.Annotations:
-    read = conversion.read(Path(source), format, Reading(fps=fps))
-    for line in read.losses(source):
-        if notes is None:
-            _log.warning("%s.", line)
-        elif f"{line}." not in notes:
-            notes.append(f"{line}.")
-    return read
-
-
-def truth_of(source: Source, format: str | None = None, fps: float | None = None, notes: list[str] | None = None
-             ) -> Truth:
-    """Truth from a file in any format, or as it is.
-
-    Args:
-        format: its name; None: recognise it.
-        fps: frames a second, where the file counts frames and does not say.
-        notes: grows by what the reader dropped or clipped; None: that is logged.
-
-    Raises:
-        DataError: the file is malformed, is in no known format, or holds predictions.
-    """
-    if isinstance(source, dict):
-        return source
-    read = _read(source, format, fps, notes)
-    if read.truth is None:
-        raise DataError(f"'{source}' holds predictions (format {read.format.name}), and truth is needed; perhaps "
-                        "the two files are swapped.")
-    return read.truth
-
-
-def predictions_of(source: Any, format: str | None = None, fps: float | None = None, notes: list[str] | None = None
-                   ) -> Predictions:
-    """Predictions from a file in any format, or as they are; where a format makes no difference, its segments.
-
-    Args:
-        format, fps, notes: as :func:`truth_of` has them.
-
-    Raises:
-        DataError: the file is malformed or is in no known format.
-    """
-    if isinstance(source, dict):
-        return source
-    read = _read(source, format, fps, notes)
-    if read.predictions is not None:
-        return read.predictions
-    assert read.truth is not None
-    return {vid: list(video.annotations) for vid, video in read.truth.items()}
 
 
 def draw_episodes(support: Source, classes: str | Path | Collection[str], out: str | Path, *,

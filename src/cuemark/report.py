@@ -29,8 +29,9 @@ from matplotlib.image import imsave
 from numpy.typing import ArrayLike
 
 from cuemark import analysis, floors
+from cuemark.conversion import predictions_of, truth_of
 from cuemark.errors import CallError, CuemarkError, unknown
-from cuemark.evaluation import predictions_of, split, truth_of
+from cuemark.evaluation import split
 from cuemark.extraction import FeatureFolder
 from cuemark.grid import Features
 from cuemark.metrics.detection import TIOUS, DetectionScore, detection

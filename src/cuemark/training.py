@@ -13,7 +13,7 @@ from torch import nn
 from cuemark import video
 from cuemark.batch import Batch
 from cuemark.clips import ClipSet
-from cuemark.datasets import captions as dense_captions
+from cuemark.conversion import truth_of
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import DataError, unknown
@@ -28,7 +28,7 @@ from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
 from cuemark.recipe import Recipe
-from cuemark.segments import Segment, Truth, labels_of, read_truth, subset
+from cuemark.segments import Segment, Truth, labels_of, subset
 from cuemark.settings import build
 from cuemark.text import TextEncoder
 
@@ -53,7 +53,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     torch.manual_seed(recipe.seed)
     network = start.network if start else ResNet3D(recipe.encoder.network)
 
-    truth = read_truth(recipe.data.truth)
+    truth = truth_of(recipe.data.truth)
     training = subset(truth, *recipe.data.train)
     classes = labels_of(training)
     options = dict(recipe.options)
@@ -69,7 +69,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
         raise DataError("pre-training reads videos; name their folder in the recipe: data.videos.")
     captions: Mapping[str, Sequence[Segment]] = {}
     if recipe.data.captions and getattr(config, "captions", False):
-        captions = {vid: video.annotations for vid, video in dense_captions.parse(recipe.data.captions).items()}
+        captions = {vid: video.annotations for vid, video in truth_of(recipe.data.captions).items()}
     elif getattr(config, "captions", False):
         say("no dense captions are given (data.captions): every clip carries its prompt")
     pooled = None
@@ -172,7 +172,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
                         f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
 
-    truth = read_truth(recipe.data.truth)
+    truth = truth_of(recipe.data.truth)
     training = subset(truth, *recipe.data.train)
     missing = [v for v in training if v not in features]
     if len(missing) == len(training):
