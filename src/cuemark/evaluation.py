@@ -173,9 +173,8 @@ def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
         if training is None:
             return {}
-        given = any(found.values()) and all(
-            {(s.start, s.end) for s in row} <= {(s.start, s.end) for s in videos[vid].annotations}
-            for vid, row in found.items() if vid in videos)
+        given = any(found.values()) and all(_spans(row) <= _spans(videos[vid].annotations)
+                                            for vid, row in found.items() if vid in videos)
         if given:  # captions of the truth's own segments are on another scale; so must be their floor
             return {"one typical sentence at the truth's segments": floors.captions(training, videos, at={
                 vid: list(v.annotations) for vid, v in videos.items()})}
@@ -185,6 +184,11 @@ def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None
         return floors.oracle(truth)
 
     return Task(score, say, ceiling, "sentences")
+
+
+def _spans(segments: Collection[Segment]) -> set[tuple[float, float]]:
+    """Where they are, to a hundredth of a second: predictions often went through 32-bit numbers."""
+    return {(round(s.start, 2), round(s.end, 2)) for s in segments}
 
 
 def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | None = None) -> Task:
