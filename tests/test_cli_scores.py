@@ -236,8 +236,7 @@ def test_rows_that_a_reader_dropped_are_told(cuemark, desk, caplog):
     cuemark("compare", "detection", "p.csv", "p.json", "--truth", "t.json", "--bootstrap", "20")
     assert caplog.messages == ["first: 1 videos have no prediction, 'v2' first.", f"first: {told['notes'][0]}"]
     caplog.clear()
-    cuemark("diagnose", *words, "--json")
-    assert caplog.messages == told["notes"]
+    assert json.loads(cuemark("diagnose", *words, "--json").out)["notes"] == told["notes"]
 
 
 # ---------------------------------------------------------------------------------------------- frames
@@ -316,7 +315,8 @@ def test_compare(cuemark, desk):
 
 def test_diagnose(cuemark, desk):
     words = ["diagnose", "--truth", "t.json", "--predictions", "p.json"]
-    assert json.loads(cuemark(*words, "--json").out)["mAP_N"] > 0
+    told = json.loads(cuemark(*words, "--json").out)
+    assert told["figures"]["mAP_N"]["value"] == told["diagnosis"]["mAP_N"] > 0
     assert ".svg, .png, .pdf" in complaint(cuemark(*words, "--plots", "e.docx"), 2)
     assert "'gone'" in complaint(cuemark(*words, "--characteristics", "gone"))
     assert "DETAD" in complaint(cuemark(*words, "--characteristics", "p.json"))

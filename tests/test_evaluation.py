@@ -13,7 +13,7 @@ from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets import FORMATS
 from cuemark.datasets.format import Reading
 from cuemark.errors import CallError, DataError
-from cuemark.evaluation import TASKS, compare, diagnosis, draw_episodes, evaluate
+from cuemark.evaluation import TASKS, compare, draw_episodes, evaluate
 from cuemark.floors import oracle_highlights
 from cuemark.metrics.episodes import read_episodes
 from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
@@ -254,7 +254,7 @@ def test_an_option_that_a_task_does_not_have_is_refused():
     with pytest.raises(CallError, match="unknown style"):
         evaluate("detection", truth, perfect(truth, "testing"), style="voc")
     with pytest.raises(CallError, match="unknown buckets"):
-        diagnosis(truth, perfect(truth, "testing"), buckets="charades")
+        evaluate("diagnosis", truth, perfect(truth, "testing"), buckets="charades")
 
 
 def test_truth_and_predictions_may_be_in_any_format(tmp_path):
@@ -294,7 +294,9 @@ def test_episodes_are_drawn_written_and_scored(tmp_path):
 
 def test_the_diagnosis_is_of_the_chosen_split():
     truth = world(counts=(("training", 5), ("testing", 30)))
-    found = diagnosis(truth, jittered(truth, 2) | perfect(truth, "training"))
+    result = evaluate("diagnosis", truth, jittered(truth, 2) | perfect(truth, "training"))
+    assert result.floor["mAP_N"] < result.figures["mAP_N"] < result.ceiling["mAP_N"] == 100
+    found = result.score
     assert set(found.videos) == {v for v, t in truth.items() if t.subset == "testing"}
     assert found.to_json()
 

@@ -10,7 +10,7 @@ import json as jsonlib
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cuemark.evaluation import Evaluation
     from cuemark.loop import Result
 
-TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
+TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes", "diagnosis"]
 
 _WORD = re.compile(r"--\S+(?: (?!-)(?:'[^']*'|\S)+)+|(?:'[^']*'|\S)+")
 """A word of a command line, or an option with its values."""
@@ -505,32 +505,43 @@ def episodes(*, truth: Truth_, predictions: Annotated[list[Path], Parameter(cons
 
 
 def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None, subset: list[str] | None,
-               fps: float | None, bootstrap: int, seed: int, json: str | None, **options: Any) -> Evaluation:
-    """Evaluate and show: a table on a terminal, JSON for programs."""
+               fps: float | None, bootstrap: int, seed: int, json: str | None,
+               draw: Callable[[Evaluation], None] = lambda result: None, **options: Any) -> Evaluation:
+    """Evaluate, draw and show: a table on a terminal, JSON for programs."""
     from cuemark.evaluation import evaluate
+    from cuemark.metrics.diagnosis import Diagnosis
     from cuemark.progress import Bar
     from cuemark.segments import write_json
 
     with Bar("drawing videos", bootstrap) as bar:
         result = evaluate(task, truth, predictions, train=train, subsets=subset, fps=fps, bootstrap=bootstrap,
                           seed=seed, on_draw=lambda: bar.advance(1), **options)
+    draw(result)
     told = result.to_json()
+    if isinstance(result.score, Diagnosis):
+        told["diagnosis"] = result.score.to_json()
     if json == "-":
         print(jsonlib.dumps(told))
         return result
     if json is not None:
         write_json(json, told)
+    console = _console()
+    shown = result.figures
+    if isinstance(result.score, Diagnosis):
+        for title, heads, rows in result.score.tables():
+            console.print(_table(heads, rows, title))
+        if not bootstrap:  # the rest is in the tables above
+            shown = dict(list(shown.items())[:2])
     columns = ["predictions"] + (["95 %"] if result.interval else []) + (["floor"] if result.floor else [])
     table = Table(task, *columns, *(["ceiling"] if result.ceiling else []), header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, value in result.figures.items():
+    for name, value in shown.items():
         row = [_figure(value)]
         if result.interval:
             row.append("{} – {}".format(*map(_figure, result.interval[name])))
         row += [_figure(given.get(name, float("nan"))) for given in (result.floor, result.ceiling) if given]
         table.add_row(name, *row, style="bold" if name.startswith("average") else None)
-    console = _console()
     console.print(table)
     lost = ([f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed."]
             if result.missing else [])
@@ -625,7 +636,7 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
     "cuemark diagnose --truth truth.json --predictions predictions.json --plots errors.png",
     "cuemark diagnose --truth thumos/test --predictions p.json --buckets thumos14 --json",
 ))
-def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None,
+def diagnose(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
              buckets: Literal["activitynet", "thumos14"] = "activitynet", characteristics: Path | None = None,
              tiou: Tious_ = None, official: bool = True, fps: Fps_ = None, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
              plots: Path | None = None, json: Json_ = None) -> None:
@@ -643,39 +654,16 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, subset: Subset_ = None
         Draw the same: errors.png gives errors_false_positives.png and two more (.svg and .pdf likewise).
     """
     from cuemark.datasets import detad
-    from cuemark.evaluation import diagnosis, notes_of
-    from cuemark.metrics.bootstrap import interval
     from cuemark.pictures import plot_diagnosis
-    from cuemark.progress import Bar
-    from cuemark.segments import write_json
 
     extra = detad.characteristics(characteristics) if characteristics is not None else None
-    options: dict[str, Any] = {"tious": tuple(tiou)} if tiou else {}
-    result = diagnosis(truth, predictions, subsets=subset, fps=fps, buckets=buckets, characteristics=extra,
-                       official=official, **options)
-    told = result.to_json()
-    if bootstrap:
-        with Bar("drawing videos", bootstrap) as bar:
-            sure = interval(result, bootstrap, seed, on_draw=lambda: bar.advance(1))
-        told["interval"] = {name: ends for name, ends in sure.items() if ends[0] == ends[0]}
-    if plots is not None:
-        plot_diagnosis(result, plots)
-    if json == "-":
-        print(jsonlib.dumps(told))
-        return
-    if json is not None:
-        write_json(json, told)
-    for title, columns, rows in result.tables():
-        _console().print(_table(columns, rows, title))
-    if bootstrap:
-        table = Table("figure", "value", "95 %", header_style="bold")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        for name, value in result.figures().items():
-            table.add_row(name, _figure(value), "{} – {}".format(*map(_figure, sure[name])))
-        _console().print(table)
-    for line in notes_of("diagnosis", result):
-        _console().print(line)
+
+    def draw(result: Evaluation) -> None:
+        if plots is not None:
+            plot_diagnosis(result.score, plots)  # type: ignore[arg-type]
+
+    _evaluated("diagnosis", truth, predictions, train, subset, fps, bootstrap, seed, json, draw, buckets=buckets,
+               characteristics=extra, tious=tiou, official=official)
 
 
 @app.command(name="episodes", help_epilogue=_examples(

@@ -21,7 +21,7 @@ from cuemark.errors import CallError, DataError, unknown
 from cuemark.metrics.bootstrap import Difference, Score, interval, paired
 from cuemark.metrics.captions import captions
 from cuemark.metrics.detection import detection, recall_at, thumos, zero_shot
-from cuemark.metrics.diagnosis import ACTIVITYNET, THUMOS, Diagnosis, diagnose
+from cuemark.metrics.diagnosis import ACTIVITYNET, THUMOS, diagnose
 from cuemark.metrics.episodes import Episode, draw, episodes, released, write_episodes
 from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
@@ -32,7 +32,7 @@ from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, re
 _log = logging.getLogger("cuemark")
 
 Source = str | Path | Truth
-TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes"]
+TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes", "diagnosis"]
 CHOOSING = 500
 """The floor is chosen on this many training videos at most: more change no choice and cost seconds."""
 
@@ -218,9 +218,24 @@ def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | N
     return Task(score, say, floors.oracle)
 
 
+def _diagnosis(buckets: str = "activitynet", characteristics: Mapping[Any, Any] | None = None,
+               tious: Sequence[float] | None = None, official: bool = True) -> Task:
+    known = {"activitynet": ACTIVITYNET, "thumos14": THUMOS}
+    if buckets not in known:
+        raise unknown("buckets", buckets, known)
+    chosen = {} if tious is None else {"tious": tious}
+
+    def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
+        return {"the commonest stretches of training": floors.blind(training, videos)} if training else {}
+
+    return Task(partial(diagnose, buckets=known[buckets], characteristics=characteristics, official=official,
+                        **chosen), say, floors.oracle)  # type: ignore[arg-type]
+
+
 TASKS: dict[str, Callable[..., Task]] = {
     "detection": _detection, "proposals": _proposals, "grounding": _grounding, "highlights": _highlights,
     "frames": _frames, "captions": _captions, "episodes": _episodes,
+    "diagnosis": _diagnosis,
 }
 
 
@@ -296,22 +311,6 @@ def compare(task: TaskName, truth: Source | Sequence[Moments], first: Any, secon
         for line in (*lost, *result.notes):
             _log.warning("%s: %s", which, line)
     return paired(one.score, other.score, bootstrap, seed, on_draw)
-
-
-def diagnosis(truth: Source, predictions: Any, *, subsets: Collection[str] | None = None,
-              training: Collection[str] = ("training",), fps: float | None = None, buckets: str = "activitynet",
-              characteristics: Mapping[Any, Any] | None = None, **options: Any) -> Diagnosis:
-    """Where a detector's errors are (DETAD); see :mod:`cuemark.metrics.diagnosis`.
-
-    Raises:
-        CallError: unknown buckets.
-        DataError: as :func:`evaluate`.
-    """
-    known = {"activitynet": ACTIVITYNET, "thumos14": THUMOS}
-    if buckets not in known:
-        raise unknown("buckets", buckets, known)
-    real, _, found = _videos(truth, predictions, None, subsets, training, fps, None)
-    return diagnose(real, found, buckets=known[buckets], characteristics=characteristics, **options)
 
 
 def _floor(task: Task, real: Any, learn: Any | None, found: Any) -> tuple[dict[str, float] | None, str]:
