@@ -27,7 +27,8 @@ DATA = Path(__file__).parent / "data"
 TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_small_predictions.json"
 COMMANDS = ["demo", "world", "pretrain", "train", "extract", "localize", "evaluate detection", "evaluate proposals",
             "evaluate grounding", "evaluate highlights", "evaluate frames", "evaluate captions", "evaluate episodes",
-            "compare", "diagnose", "episodes", "convert", "check", "report"]
+            "compare", "diagnose", "episodes", "convert", "check", "report", "weights list", "weights fetch",
+            "weights convert"]
 
 
 @pytest.fixture
@@ -288,6 +289,18 @@ def test_extract_takes_the_videos_of_a_truth_file(cuemark, encoder, tiny_world, 
                     "--out", tmp_path / "out")
     assert ended.status == 0
     assert list(FeatureFolder.open(tmp_path / "out")) == ["training_0004"]
+
+
+def test_weights_by_name(cuemark, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUEMARK_CACHE", str(tmp_path))
+    rows = json.loads(cuemark("weights", "list", "--json").out)
+    assert len([row for row in rows if row["name"].startswith(("tsp-", "tac-"))]) == 13
+    assert not any(row["path"] for row in rows if row["encoder"])
+    table = cuemark("weights", "list")
+    assert all(row["name"] in table.out for row in rows)
+    assert max(map(len, table.out.splitlines())) <= 80
+    assert "tsp-activitynet-r2plus1d_18" in complaint(cuemark("weights", "fetch", "tsp-activitynet-r2plus1d18"), 2)
+    assert "tsp-activitynet" in complaint(cuemark("extract", "v.mp4", "--encoder", "tsp-activitynet", "--out", "o"), 2)
 
 
 # ---------------------------------------------------------------------------------------------- evaluate, report

@@ -41,6 +41,8 @@ app = App(
 )
 evaluate_app = App(name="evaluate", help="Score predictions against truth.")
 app.command(evaluate_app)
+weights_app = App(name="weights", help="Released weights of video encoders, by name.")
+app.command(weights_app)
 
 
 def _examples(*lines: str) -> str:
@@ -235,8 +237,9 @@ def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> 
 @app.command(help_epilogue=_examples(
     "cuemark extract videos/ --encoder runs/clap/encoder.safetensors --out features/clap",
     "cuemark extract a.mp4 b.mkv --encoder runs/clap/encoder.safetensors --out features/clap --stride 4",
+    "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp",
 ))
-def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, truth: Path | None = None,
+def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, truth: Path | None = None,
             batch: int = 16, bf16: bool = False, json: bool = False) -> int:
     """Extract the features of whole videos into a folder. A run that was stopped goes on; what is done is skipped.
 
@@ -245,7 +248,7 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
     videos
         Files, or folders of them.
     encoder
-        Encoder checkpoint.
+        Encoder checkpoint, a .pth of TSP's or torchvision's, or a name of `cuemark weights list`.
     out
         Features folder: one .npy for each video, and features.json.
     stride
@@ -261,10 +264,10 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
     """
     from cuemark import extraction, video
     from cuemark.conversion import truth_of
-    from cuemark.encoders.video_encoder import VideoEncoder
+    from cuemark.encoders import weights
     from cuemark.localization import by_name
 
-    model = VideoEncoder.load(encoder)
+    model = weights.load(encoder)
     files: dict[str, Path]
     if truth is not None:
         files = {}
@@ -282,6 +285,68 @@ def extract(videos: list[Path], *, encoder: Path, out: Path, stride: int = 16, t
         print(f"{out}: {len(result.done)} videos extracted, {len(result.skipped)} were there, "
               f"{len(result.failed)} failed")
     return 1 if result.failed else 0
+
+
+@weights_app.command(name="list", help_epilogue=_examples(
+    "cuemark weights list",
+    "cuemark weights list --json",
+))
+def list_weights(*, json: bool = False) -> None:
+    """Which weights are known by name, and which are on this machine.
+
+    Parameters
+    ----------
+    json
+        Print them as JSON, with their addresses and licences.
+    """
+    from dataclasses import asdict
+
+    from cuemark.encoders.weights import listing
+
+    rows = listing()
+    if json:
+        print(jsonlib.dumps([asdict(row) | {"path": str(row.path) if row.path else None} for row in rows]))
+        return
+    _console().print(_table(("name", "network", "licence", "here"), [
+        (row.name, row.encoder or "CLIP", row.licence, "yes" if row.path else "no") for row in rows]))
+
+
+@weights_app.command(name="fetch", help_epilogue=_examples(
+    "cuemark weights fetch tsp-activitynet-r2plus1d_34",
+))
+def fetch_weights(names: list[str]) -> None:
+    """Download released weights; a download that was stopped goes on, and what comes is checked.
+
+    Parameters
+    ----------
+    names
+        Names of `cuemark weights list`.
+    """
+    from cuemark.encoders.weights import fetch
+
+    for name in names:
+        print(fetch(name))
+
+
+@weights_app.command(name="convert", help_epilogue=_examples(
+    "cuemark weights convert r2plus1d_34-tsp_on_activitynet.pth --out tsp.safetensors",
+    "cuemark weights convert torchvision-r3d_18 --out r3d.safetensors",
+))
+def convert_weights(source: str, *, out: Path) -> None:
+    """Released weights, or a .pth in their layout, as a cuemark encoder checkpoint.
+
+    Parameters
+    ----------
+    source
+        A file, or a name of `cuemark weights list`.
+    out
+        The checkpoint.
+    """
+    from cuemark.encoders.weights import convert
+
+    encoder = convert(source, out)
+    print(f"{out}: {encoder.name}, features of {encoder.dim} numbers, clips of {encoder.clip.frames} frames at "
+          f"{encoder.clip.fps:g} a second")
 
 
 @app.command(help_epilogue=_examples(

@@ -14,6 +14,7 @@ from cuemark import video
 from cuemark.batch import Batch
 from cuemark.clips import ClipSet
 from cuemark.conversion import truth_of
+from cuemark.encoders import weights
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import DataError, unknown
@@ -48,7 +49,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     if recipe.system not in OBJECTIVES:
         raise unknown("objective", recipe.system, OBJECTIVES)
     objective, module = OBJECTIVES[recipe.system]
-    start = VideoEncoder.load(recipe.encoder.start) if recipe.encoder.start else None
+    start = weights.load(recipe.encoder.start) if recipe.encoder.start else None
     clip = start.clip if start else recipe.encoder.clip
     torch.manual_seed(recipe.seed)
     network = start.network if start else ResNet3D(recipe.encoder.network)
@@ -166,7 +167,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     if recipe.data.features is None:
         raise DataError("a localizer trains on features; name their folder in the recipe: data.features.")
     if encoder is None and recipe.encoder.start:
-        encoder = VideoEncoder.load(recipe.encoder.start)
+        encoder = weights.load(recipe.encoder.start)
     features = FeatureFolder.open(recipe.data.features)
     if encoder is not None and encoder.weights != features.meta["weights"]:
         raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
