@@ -28,7 +28,8 @@ TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_smal
 COMMANDS = ["demo", "world", "pretrain", "train", "extract", "localize", "evaluate detection", "evaluate proposals",
             "evaluate grounding", "evaluate highlights", "evaluate frames", "evaluate captions", "evaluate episodes",
             "compare", "diagnose", "episodes", "convert", "check", "report", "weights list", "weights fetch",
-            "weights convert"]
+            "weights convert", "features info", "features verify", "features merge", "features export",
+            "features import"]
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_extract(cuemark, encoder, tiny_world, tmp_path):
     folder = FeatureFolder.open(tmp_path / "out")
     assert (told["done"], told["skipped"], told["failed"]) == (["trimmed_0000", "training_0004"], [], {})
     assert told["clips"] == sum(folder[v].grid.count for v in folder)
-    assert folder.stride == 4
+    assert folder.meta["clip"]["stride"] == 4
     again = cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "out", "--stride", 4)
     assert (again.status, again.out) == (0, f"{tmp_path / 'out'}: 0 videos extracted, 2 were there, 0 failed\n")
     other = cuemark("extract", *chosen, "--encoder", encoder, "--out", tmp_path / "out", "--stride", 8)
@@ -301,6 +302,29 @@ def test_weights_by_name(cuemark, tmp_path, monkeypatch):
     assert max(map(len, table.out.splitlines())) <= 80
     assert "tsp-activitynet-r2plus1d_18" in complaint(cuemark("weights", "fetch", "tsp-activitynet-r2plus1d18"), 2)
     assert "tsp-activitynet" in complaint(cuemark("extract", "v.mp4", "--encoder", "tsp-activitynet", "--out", "o"), 2)
+
+
+def test_features_out_and_in_again(cuemark, tiny_features, tmp_path):
+    folder = tiny_features.folder
+    told = json.loads(cuemark("features", "info", folder, "--json").out)
+    assert told["videos"] == len(tiny_features)
+    assert str(told["clips"]) in cuemark("features", "info", folder).out
+    whole = cuemark("features", "verify", folder)
+    assert (whole.status, whole.out) == (0, f"{folder}: whole\n")
+    assert "--out" in complaint(cuemark("features", "export", folder, "--to", "tsp"), 2)
+    assert json.loads(cuemark("features", "export", folder, "--to", "actionformer").out)["file_ext"] == ".npy"
+    assert cuemark("features", "export", folder, "--to", "tsp", "--out", tmp_path / "a.hdf5").status == 0
+    assert cuemark("features", "import", tmp_path / "a.hdf5", "--out", tmp_path / "again").status == 0
+    for file in folder.glob("*.npy"):
+        assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
+    victim = next((tmp_path / "again").glob("*.npy"))
+    victim.write_bytes(victim.read_bytes()[:-8])
+    ended = cuemark("features", "verify", tmp_path / "again")
+    assert ended.status == 1
+    assert victim.stem in ended.out
+    assert cuemark("features", "merge", folder, "--out", tmp_path / "all").status == 0
+    assert "features folder already" in complaint(cuemark("features", "import", folder, "--out", tmp_path / "b"))
+    assert "--own-fps" in complaint(cuemark("features", "import", folder, "--out", "b", "--own-fps"), 2)
 
 
 # ---------------------------------------------------------------------------------------------- evaluate, report

@@ -188,7 +188,7 @@ def test_an_opened_folder_is_a_mapping(tiny_features, tiny_world):
     assert len(tiny_features) == 12
     assert "training_0000" in tiny_features
     assert "trimmed_0000" not in tiny_features
-    assert (tiny_features.dim, tiny_features.stride) == (32, 4)
+    assert (tiny_features.dim, tiny_features.meta["clip"]["stride"]) == (32, 4)
     one = tiny_features["training_0000"]
     assert one.data.shape == (one.grid.count, 32)
     assert one.duration == pytest.approx(tiny_world.truth["training_0000"].duration, abs=1e-3)

@@ -15,6 +15,7 @@ A clip's bytes do not depend on its neighbours: batches have one shape, the last
 from __future__ import annotations
 
 import time
+import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -130,21 +131,25 @@ class FeatureFolder(Mapping[str, Features]):
 
     @property
     def dim(self) -> int:
-        """Width of a feature."""
-        return int(self.meta["dim"])
+        """Width of a feature.
 
-    @property
-    def stride(self) -> int:
-        """Frames between the starts of clips."""
-        return int(self.meta["clip"]["stride"])
+        Raises:
+            DataError: the description does not say.
+        """
+        if not isinstance(self.meta.get("dim"), int):
+            raise DataError(f"'{self.folder / MANIFEST}' does not say how wide a feature is (dim); cuemark features "
+                            "verify names all that is wrong.")
+        return int(self.meta["dim"])
 
     def __getitem__(self, vid: str) -> Features:
         entry = self.meta["videos"][vid]
         path = self.folder / f"{vid}.npy"
+        if path.parent != self.folder:
+            raise DataError(f"'{self.folder / MANIFEST}' lists a video '{vid}', which cannot be the name of a file.")
         try:
             data = np.load(path, allow_pickle=False)
             return Features(data, Grid.from_json(entry["grid"]), float(entry["duration"]))
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, TypeError, tokenize.TokenError) as error:
             raise DataError(f"'{path}' is not the features that {MANIFEST} describes ({error}); "
                             "delete it and run cuemark extract again.") from None
 
