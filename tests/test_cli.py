@@ -25,11 +25,11 @@ from cuemark.segments import read_predictions, read_truth, write_predictions
 
 DATA = Path(__file__).parent / "data"
 TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_small_predictions.json"
-COMMANDS = ["demo", "world", "pretrain", "train", "extract", "localize", "evaluate detection", "evaluate proposals",
-            "evaluate grounding", "evaluate highlights", "evaluate frames", "evaluate captions", "evaluate episodes",
-            "compare", "diagnose", "episodes", "convert", "check", "report", "weights list", "weights fetch",
-            "weights convert", "features info", "features verify", "features merge", "features export",
-            "features import"]
+COMMANDS = ["demo", "world", "prepare", "pretrain", "train", "extract", "localize", "evaluate detection",
+            "evaluate proposals", "evaluate grounding", "evaluate highlights", "evaluate frames",
+            "evaluate captions", "evaluate episodes", "compare", "diagnose", "episodes", "convert", "check",
+            "report", "weights list", "weights fetch", "weights convert", "features info", "features verify",
+            "features merge", "features export", "features import"]
 
 
 @pytest.fixture
@@ -290,6 +290,19 @@ def test_extract_takes_the_videos_of_a_truth_file(cuemark, encoder, tiny_world, 
                     "--out", tmp_path / "out")
     assert ended.status == 0
     assert list(FeatureFolder.open(tmp_path / "out")) == ["training_0004"]
+
+
+def test_prepare(cuemark, tiny_world, tmp_path):
+    sources = [tiny_world.videos[v] for v in ("training_0000", "training_0001")]
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    ended = cuemark("prepare", *sources, tmp_path / "broken.mp4", "--out", tmp_path / "out", "--short-side", 64)
+    assert ended.status == 1
+    assert "2 videos prepared, 0 were there, 1 failed" in ended.out
+    assert "broken" in ended.out
+    assert {file.name for file in (tmp_path / "out").glob("*.mp4")} == {source.name for source in sources}
+    again = json.loads(cuemark("prepare", *sources, "--out", tmp_path / "out", "--short-side", 64, "--json").out)
+    assert (again["done"], len(again["skipped"])) == ([], 2)
+    assert complaint(cuemark("prepare", *sources, "--out", tmp_path / "out", "--quality", 0), 2)
 
 
 def test_weights_by_name(cuemark, tmp_path, monkeypatch):

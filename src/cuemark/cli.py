@@ -62,7 +62,7 @@ def _examples(*lines: str) -> str:
 
 
 SetOption = Annotated[list[str], Parameter(name="--set", negative="", help="section.field=value; may be repeated.")]
-GOES_ON = ("demo", "world", "pretrain", "train", "extract")
+GOES_ON = ("demo", "world", "prepare", "pretrain", "train", "extract")
 """Commands that keep what they have done when they are stopped."""
 JSON_WITH_FILE = ("evaluate", "compare", "diagnose", "check")
 """Commands whose --json may be followed by a file; elsewhere it could swallow a video's name."""
@@ -173,6 +173,58 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
         made = make(config, out, workers=workers, on_progress=lambda done, total: bar.advance(done - bar.done))
     print(f"{len(made.videos)} videos in {out / 'videos'}, truth in {out / 'truth.json'}, "
           f"captions in {out / 'captions.json'}")
+
+
+@app.command(help_epilogue=_examples(
+    "cuemark prepare videos/ --out prepared",
+    "cuemark prepare a.mkv b.webm --out prepared --short-side 256 --audio --keyframe-every 32",
+))
+def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int = 128, keep_size: bool = False,
+            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23, workers: int = 2,
+            json: bool = False) -> int:
+    """Videos of any kind to ones that are quick to read and show everybody the same frames. Goes on when stopped.
+
+    Parameters
+    ----------
+    videos
+        Files, or folders of them.
+    out
+        Folder for the videos, prepared.json (lengths and frames, what was broken) and metadata.csv (as TSP's).
+    fps
+        Frames a second.
+    short_side
+        Pixels of the shorter side.
+    keep_size
+        Keep the size that a video has.
+    enlarge
+        Scale smaller videos up too.
+    keyframe_every
+        Frames from one keyframe to the next: few for quick random clips, more for small files.
+    audio
+        Keep the sound.
+    quality
+        x264's constant rate factor: 6 more halves the file.
+    workers
+        Videos at a time.
+    json
+        Print what became of each as JSON.
+    """
+    from cuemark import preparation, video
+
+    files = video.expand(videos)
+    if not files:
+        raise CallError(f"no video found in {', '.join(map(str, videos))}.")
+    result = preparation.prepare(files, out, fps=fps, short_side=None if keep_size else short_side, enlarge=enlarge,
+                                 keyframe_every=keyframe_every, audio=audio, quality=quality, workers=workers)
+    if json:
+        print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
+                             "frames": result.frames, "seconds": round(result.seconds, 2)}))
+    else:
+        for title, columns, rows in result.tables():
+            _console().print(_table(columns, rows, title))
+        print(f"{out}: {len(result.done)} videos prepared, {len(result.skipped)} were there, "
+              f"{len(result.failed)} failed")
+    return 1 if result.failed else 0
 
 
 @app.command(help_epilogue=_examples(

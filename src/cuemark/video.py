@@ -67,7 +67,7 @@ FORMATS = ("asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,h
 """FFmpeg's names of the containers read. It also "plays" text files, pictures, and playlists that name other places."""
 
 COLOURSPACES = {0, 1, 2, 4, 5, 6, 7, 9}  # those of ISO/IEC 23091-2 that the scaler converts; 2: not said
-_LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 _warned: set[Path] = set()
 
 
@@ -185,7 +185,7 @@ def _opened(path: Path, threaded: bool = True) -> Iterator[_Source]:
     _check_file(path)
     try:
         # "file:" so that a name such as "http:x.mp4" is a file
-        container = av.open(f"file:{path}", metadata_errors="replace", container_options=_LIMITS)
+        container = av.open(f"file:{path}", metadata_errors="replace", container_options=LIMITS)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unusable(path, f"cannot be opened ({_reason(error)}): it is damaged, cut off or not a video") from None
     with container:
@@ -243,7 +243,7 @@ def _warn(source: _Source) -> None:
 # --------------------------------------------------------------------------------------------- pictures in time
 
 
-def _pictures(path: Path, start: float = 0.0) -> Pictures:
+def pictures_from(path: Path, start: float = 0.0) -> Pictures:
     """Seconds and picture, strictly increasing, beginning with the one shown at ``start`` (clamped to the video).
 
     At an error, a decoder with threads also loses good pictures; how many depends on their number. So at the first
@@ -277,7 +277,7 @@ def _shown_from(path: Path, start: float, threaded: bool) -> Pictures:
             try:
                 shown = None
                 for time, picture in _timed(source, origin, found, start):
-                    if start > 0 and time <= start + _tolerance(picture):
+                    if start > 0 and time <= start + tolerance(picture):
                         shown = time, picture  # unless the next one is, too
                         continue
                     if shown is not None:
@@ -318,7 +318,7 @@ def _timed(source: _Source, origin: int | None, pictures: Iterable[VideoFrame], 
         yield time, picture
 
 
-def _tolerance(picture: VideoFrame) -> float:
+def tolerance(picture: VideoFrame) -> float:
     """Seconds by which a rounded timestamp may lie behind the moment that was meant.
 
     Matroska, WebM and FLV count whole milliseconds: at 30 fps, picture 2 stands at 0.067 s and is meant by 2/30 s.
@@ -341,7 +341,7 @@ class _Painter:
 
     def __call__(self, picture: VideoFrame) -> np.ndarray:
         if self.matrix is None:  # the first picture decides for all
-            self.matrix = _display_matrix(picture)
+            self.matrix = display_matrix(picture)
         if self.size is None:
             self.size = _displayed_size(picture)
         a, b, c, d = self.matrix
@@ -360,7 +360,7 @@ class _Painter:
         return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
+def display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
     """``a, b, c, d`` of the display matrix (its upper left 2 x 2, by rows)."""
     data: Any = picture.side_data.get("DISPLAYMATRIX")
     if data is None:
@@ -370,7 +370,7 @@ def _display_matrix(picture: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def _displayed_size(picture: VideoFrame) -> tuple[int, int]:
-    a, b, *_ = _display_matrix(picture)
+    a, b, *_ = display_matrix(picture)
     return (picture.width, picture.height) if abs(b) > abs(a) else (picture.height, picture.width)
 
 
@@ -384,7 +384,7 @@ def probe(path: str | Path) -> VideoInfo:
         VideoError: the file is missing, empty, not a video, encrypted, without video, or nothing in it decodes.
     """
     path = Path(path)
-    with closing(_pictures(path)) as pictures:
+    with closing(pictures_from(path)) as pictures:
         _, picture = next(pictures)
     with _opened(path, threaded=False) as source:
         # two numbers a packet, so that hours of video do not fill the memory
@@ -404,7 +404,7 @@ def probe(path: str | Path) -> VideoInfo:
             duration = 1 / float(rate) if rate else whole / av.time_base if whole else 1 / 25
         codec = source.stream.codec_context.codec.canonical_name
     height, width = _displayed_size(picture)
-    a, b, *_ = _display_matrix(picture)
+    a, b, *_ = display_matrix(picture)
     rotation = round(math.degrees(math.atan2(b, a)) / 90) % 4 * 90
     return VideoInfo(path, width, height, duration, count, count / duration, begin, rotation, codec)
 
@@ -434,9 +434,9 @@ def frames(path: str | Path, size: tuple[int, int] | None = None, start: float =
 
 def _frames(path: Path, size: tuple[int, int] | None, start: float, end: float) -> Iterator[tuple[float, np.ndarray]]:
     paint = _Painter(path, size)
-    with closing(_pictures(path, start)) as pictures:
+    with closing(pictures_from(path, start)) as pictures:
         for i, (time, picture) in enumerate(pictures):
-            if end <= max(start, 0) or (i and time >= end - _tolerance(picture)):
+            if end <= max(start, 0) or (i and time >= end - tolerance(picture)):
                 return
             yield time, paint(picture)
 
@@ -467,7 +467,7 @@ def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple
         raise CallError(f"times must be a list of finite numbers of seconds, got {times!r:.80}.")
     paint = _Painter(path, size)
     if not len(asked):
-        with closing(_pictures(path)) as pictures:
+        with closing(pictures_from(path)) as pictures:
             return np.zeros((0, *paint(next(pictures)[1]).shape), np.uint8)
     order = np.argsort(asked, kind="stable")
     out: np.ndarray | None = None
@@ -482,13 +482,13 @@ def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple
 
 def _shown_at(path: Path, asked: np.ndarray, rows: np.ndarray, paint: _Painter) -> Iterator[tuple[int, np.ndarray]]:
     """Each row and what is shown at its moment, in one pass; ``rows`` are in the order of their moments."""
-    with closing(_pictures(path, asked[rows[0]])) as pictures:
+    with closing(pictures_from(path, asked[rows[0]])) as pictures:
         _, shown = next(pictures)
         image = None
         waiting = iter(rows.tolist())
         row = next(waiting)
         for time, picture in chain(pictures, [(math.inf, shown)]):
-            while time > asked[row] + _tolerance(picture):
+            while time > asked[row] + tolerance(picture):
                 if image is None:
                     image = paint(shown)
                 yield row, image
@@ -503,6 +503,12 @@ def _check_size(size: tuple[int, int] | None) -> None:
 
 
 # --------------------------------------------------------------------------------------------- writing
+
+
+def fraction_of(fps: float) -> Fraction:
+    """30000/1001 for 29.97, and so on for television's other rates; else the fraction that a person meant."""
+    broadcast = Fraction(round(fps) * 1000, 1001)
+    return broadcast if abs(fps - broadcast) < 1e-4 else Fraction(fps).limit_denominator(1001)
 
 
 def write(path: str | Path, images: Iterable[np.ndarray], fps: float = 30, quality: int = 23, keyframe_every: int = 16
@@ -521,7 +527,7 @@ def write(path: str | Path, images: Iterable[np.ndarray], fps: float = 30, quali
         VideoError: the file cannot be written there.
     """
     path = Path(path)
-    rate = Fraction(fps).limit_denominator(1001) if math.isfinite(fps) else Fraction(0)
+    rate = fraction_of(fps) if math.isfinite(fps) else Fraction(0)
     if rate <= 0:
         raise CallError(f"fps must be a positive number, got {fps}.")
     if not (0 <= quality <= 51 and keyframe_every >= 1):
