@@ -63,7 +63,7 @@ def make(folder: Path, videos: dict[str, int], dim: int = 6, dtype: str = "float
         grid = Grid.of_clips(count, 16, 16, 15.0)
         entries[vid] = {"grid": grid.to_json(), "duration": seconds(count), "padded": False}
     meta = {"software": software(), "encoder": "tac r2plus1d", "weights": "0123456789abcdef", "dim": dim, "clip": CLIP,
-            "pooling": "mean", "dtype": dtype, "precision": "fp32", "complete": True,
+            "pooling": "mean", "dtype": dtype, "scaling": "bilinear", "precision": "fp32", "complete": True,
             "videos": dict(sorted(entries.items())), "failed": {}}
     (folder / "features.json").write_text(json.dumps({**meta, **changes}) + "\n")
     return folder

@@ -196,7 +196,7 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
                             "without slashes.")
     head = {
         "software": software(), "encoder": encoder.name, "weights": encoder.weights, "dim": encoder.dim,
-        "clip": {**asdict(clip), "stride": stride}, "pooling": "mean", "dtype": dtype,
+        "clip": {**asdict(clip), "stride": stride}, "pooling": "mean", "dtype": dtype, "scaling": video.SCALING,
         "precision": "bf16" if bf16 else "fp32",
     }
     entries, result, began = _resume(out, head), Extraction(), time.monotonic()

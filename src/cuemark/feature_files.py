@@ -54,7 +54,7 @@ LARGEST = 1 << 31
 """Numbers in the features of one video; a file that claims more is refused before anything is allocated."""
 WIDEST = 1 << 20
 """Numbers in one feature."""
-HEAD = ("software", "encoder", "weights", "dim", "clip", "pooling", "dtype", "precision")
+HEAD = ("software", "encoder", "weights", "dim", "clip", "pooling", "dtype", "scaling", "precision")
 """What a description says of all its videos."""
 CLIP = ("frames", "fps", "stride")
 DTYPES = ("float16", "float32")
@@ -865,7 +865,7 @@ def import_(path: str | Path, out: str | Path, *, durations: Mapping[str, float]
     head: dict[str, Any] = {
         "software": software(), "encoder": encoder or f"foreign: {_clean(path.name)}",
         "weights": weights or digest[:16], "dim": dim, "clip": clip, "pooling": "unknown", "dtype": dtype,
-        "precision": "unknown", "foreign": True}
+        "scaling": "unknown", "precision": "unknown", "foreign": True}
     if told is not None:
         head = {"foreign": False, **told}
         dtype = told["dtype"]
