@@ -96,15 +96,15 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
         raise unknown("style of detection", style, ("activitynet", "thumos14"))
     if (style != "activitynet") + bool(recall) + (splits is not None) > 1:
         raise CallError("style thumos14, recall and zero-shot splits are three ways of scoring; choose one.")
-    chosen = {} if tious is None else {"tious": tious}
+    chosen: dict[str, Any] = {} if tious is None else {"tious": tious}
     if splits is not None:
-        score: Callable[[Any, Any], Score] = partial(zero_shot, splits=splits, **chosen)  # type: ignore[arg-type]
+        score: Callable[[Any, Any], Score] = partial(zero_shot, splits=splits, **chosen)
     elif recall:
-        score = partial(recall_at, multiples=tuple(recall), **chosen)  # type: ignore[arg-type]
+        score = partial(recall_at, multiples=tuple(recall), **chosen)
     elif style == "thumos14":
-        score = partial(thumos, **chosen)  # type: ignore[arg-type]
+        score = partial(thumos, **chosen)
     else:
-        score = partial(detection, official=official, **chosen)  # type: ignore[arg-type]
+        score = partial(detection, official=official, **chosen)
 
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
         if training is None:
@@ -117,7 +117,7 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
 
 
 def _proposals(max_number: int | None = 100, official: bool = True, tious: Sequence[float] | None = None) -> Task:
-    chosen = {} if tious is None else {"tious": tious}
+    chosen: dict[str, Any] = {} if tious is None else {"tious": tious}
 
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
         uniform = {"uniform random stretches": floors.proposals(None, videos)}
@@ -125,7 +125,7 @@ def _proposals(max_number: int | None = 100, official: bool = True, tious: Seque
             return uniform
         return {"the stretches that cover training best": floors.proposals(training, videos)} | uniform
 
-    return Task(partial(proposals, max_number=max_number, official=official, **chosen),  # type: ignore[arg-type]
+    return Task(partial(proposals, max_number=max_number, official=official, **chosen),
                 say, partial(floors.oracle_proposals, count=max_number or 100), "segments")
 
 
@@ -192,7 +192,7 @@ def _spans(segments: Collection[Segment]) -> set[tuple[float, float]]:
 
 
 def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | None = None) -> Task:
-    chosen = {} if tious is None else {"tious": tious}
+    chosen: dict[str, Any] = {} if tious is None else {"tious": tious}
 
     def score(truth: Truth, found: Any) -> Score:
         if draws is None:
@@ -223,13 +223,13 @@ def _diagnosis(buckets: str = "activitynet", characteristics: Mapping[Any, Any] 
     known = {"activitynet": ACTIVITYNET, "thumos14": THUMOS}
     if buckets not in known:
         raise unknown("buckets", buckets, known)
-    chosen = {} if tious is None else {"tious": tious}
+    chosen: dict[str, Any] = {} if tious is None else {"tious": tious}
 
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
         return {"the commonest stretches of training": floors.blind(training, videos)} if training else {}
 
     return Task(partial(diagnose, buckets=known[buckets], characteristics=characteristics, official=official,
-                        **chosen), say, floors.oracle)  # type: ignore[arg-type]
+                        **chosen), say, floors.oracle)
 
 
 TASKS: dict[str, Callable[..., Task]] = {
