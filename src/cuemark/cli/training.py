@@ -1,0 +1,329 @@
+"""From videos to a localizer and its answers: demo, world, prepare, pretrain, train, extract, localize, report."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from cuemark.cli.shell import SetOption, app, examples, screen, tabulated
+from cuemark.errors import CallError
+
+if TYPE_CHECKING:
+    from cuemark.loop import Result
+
+
+@app.command(help_epilogue=examples(
+    "cuemark demo",
+    "cuemark demo /tmp/story --seed 1",
+))
+def demo(out: Path = Path("demo"), *, seed: int = 0, open_report: bool = True) -> None:
+    """The whole story on the built-in world, in minutes, on a CPU: TAC, TSP and CLAP, G-TAD on each, a report.
+
+    Parameters
+    ----------
+    out
+        Folder for videos, checkpoints and report.html; run again to go on where it stopped.
+    seed
+        Of the world and of every training.
+    open_report
+        Open the report in a browser where there is a display.
+    """
+    from cuemark.demo import tell
+
+    tell(out, seed=seed, open_report=open_report)
+
+
+@app.command(help_epilogue=examples(
+    "cuemark world world --training 160 --testing 80",
+))
+def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, validation: int = 40,
+          testing: int = 80, novel: int = 40, workers: int = 2) -> None:
+    """Make the built-in world: real encoded videos with known segments, sentences and captions.
+
+    Parameters
+    ----------
+    out
+        Folder for videos/, truth.json, captions.json and world.json.
+    seed
+        Of everything in it.
+    trimmed
+        Clips that one action fills, for TAC.
+    training
+        Untrimmed videos to train on.
+    validation
+        Untrimmed videos that choose the weights.
+    testing
+        Untrimmed videos nothing sees before the score; held-out combinations are among them.
+    novel
+        Untrimmed videos of actions that are in no other subset.
+    workers
+        Processes that draw and encode.
+    """
+    from cuemark.datasets.world import WorldConfig, make
+    from cuemark.progress import Bar
+
+    config = WorldConfig(seed=seed, trimmed=trimmed, training=training, validation=validation, testing=testing,
+                         novel=novel)
+    with Bar("drawing videos", trimmed + training + validation + testing + novel) as bar:
+        made = make(config, out, workers=workers, on_progress=lambda done, total: bar.advance(done - bar.done))
+    print(f"{len(made.videos)} videos in {out / 'videos'}, truth in {out / 'truth.json'}, "
+          f"captions in {out / 'captions.json'}")
+
+
+@app.command(help_epilogue=examples(
+    "cuemark prepare videos/ --out prepared",
+    "cuemark prepare a.mkv b.webm --out prepared --short-side 256 --audio --keyframe-every 32",
+))
+def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int = 128, keep_size: bool = False,
+            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23, workers: int = 2,
+            json: bool = False) -> int:
+    """Videos of any kind to ones that are quick to read and show everybody the same frames. Goes on when stopped.
+
+    Parameters
+    ----------
+    videos
+        Files, or folders of them.
+    out
+        Folder for the videos, prepared.json (lengths and frames, what was broken) and metadata.csv (as TSP's).
+    fps
+        Frames a second.
+    short_side
+        Pixels of the shorter side.
+    keep_size
+        Keep the size that a video has.
+    enlarge
+        Scale smaller videos up too.
+    keyframe_every
+        Frames from one keyframe to the next: few for quick random clips, more for small files.
+    audio
+        Keep the sound.
+    quality
+        x264's constant rate factor: 6 more halves the file.
+    workers
+        Videos at a time.
+    json
+        Print what became of each as JSON.
+    """
+    from cuemark import preparation, video
+
+    files = video.expand(videos)
+    if not files:
+        raise CallError(f"no video found in {', '.join(map(str, videos))}.")
+    result = preparation.prepare(files, out, fps=fps, short_side=None if keep_size else short_side, enlarge=enlarge,
+                                 keyframe_every=keyframe_every, audio=audio, quality=quality, workers=workers)
+    if json:
+        print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
+                             "frames": result.frames, "seconds": round(result.seconds, 2)}))
+    else:
+        for title, columns, rows in result.tables():
+            screen().print(tabulated(columns, rows, title))
+        print(f"{out}: {len(result.done)} videos prepared, {len(result.skipped)} were there, "
+              f"{len(result.failed)} failed")
+    return 1 if result.failed else 0
+
+
+@app.command(help_epilogue=examples(
+    "cuemark pretrain world_tac --out runs/tac",
+    "cuemark pretrain world_clap --out runs/clap --set optim.steps=400 --set seed=1",
+))
+def pretrain(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -> None:  # noqa: B006
+    """Pre-train a video encoder: TAC, TSP or CLAP. A run that was stopped goes on.
+
+    Parameters
+    ----------
+    recipe
+        A TOML file, or the name of one that ships with cuemark.
+    out
+        Folder of the run; the encoder becomes encoder.safetensors in it.
+    set
+        Change a field of the recipe.
+    json
+        Print the scores as JSON.
+    """
+    from cuemark.recipe import load_recipe
+    from cuemark.training import ENCODER_FILE
+    from cuemark.training import pretrain as run
+
+    encoder, result = run(load_recipe(recipe, set), out)
+    _trained(out / ENCODER_FILE, result, json, encoder.classes)
+
+
+@app.command(help_epilogue=examples(
+    "cuemark train world_gtad --out runs/gtad --set data.features=features/clap",
+))
+def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -> None:  # noqa: B006
+    """Train a localizer on extracted features. A run that was stopped goes on.
+
+    Parameters
+    ----------
+    recipe
+        A TOML file, or the name of one that ships with cuemark.
+    out
+        Folder of the run; the localizer becomes localizer.safetensors in it.
+    set
+        Change a field of the recipe.
+    json
+        Print the scores as JSON.
+    """
+    from cuemark.recipe import load_recipe
+    from cuemark.training import LOCALIZER_FILE
+    from cuemark.training import train as run
+
+    trained, result = run(load_recipe(recipe, set), out)
+    _trained(out / LOCALIZER_FILE, result, json, trained.classes)
+
+
+def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> None:
+    if json:
+        print(jsonlib.dumps({"checkpoint": str(path), "steps": result.steps, "losses": result.losses,
+                             "validation": result.best, "skipped_updates": result.skipped, "classes": list(classes),
+                             "seconds": round(result.seconds, 1)}))
+        return
+    shown = ", ".join(f"{k} {v:.3f}" for k, v in (result.best or result.losses).items())
+    print(f"{path}: {result.steps} updates, {'validation' if result.best else 'losses'}: {shown}")
+
+
+@app.command(help_epilogue=examples(
+    "cuemark extract videos/ --encoder runs/clap/encoder.safetensors --out features/clap",
+    "cuemark extract a.mp4 b.mkv --encoder runs/clap/encoder.safetensors --out features/clap --stride 4",
+    "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp",
+))
+def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, truth: Path | None = None,
+            batch: int = 16, bf16: bool = False, json: bool = False) -> int:
+    """Extract the features of whole videos into a folder. A run that was stopped goes on; what is done is skipped.
+
+    Parameters
+    ----------
+    videos
+        Files, or folders of them.
+    encoder
+        Encoder checkpoint, a .pth of TSP's or torchvision's, or a name of `cuemark weights list`.
+    out
+        Features folder: one .npy for each video, and features.json.
+    stride
+        Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips.
+    truth
+        Take the videos of this truth file, under the names it has for them.
+    batch
+        Clips encoded at a time.
+    bf16
+        Compute in bf16, where the hardware does.
+    json
+        Print what became of each video as JSON.
+    """
+    from cuemark import extraction, video
+    from cuemark.conversion import truth_of
+    from cuemark.encoders import weights
+    from cuemark.localization import by_name
+
+    model = weights.load(encoder)
+    files: dict[str, Path]
+    if truth is not None:
+        files = {}
+        for folder in videos:
+            files |= video.find_videos(folder, truth_of(truth))
+    else:
+        files = by_name(video.expand(videos))
+    if not files:
+        raise CallError(f"no video found in {', '.join(map(str, videos))}.")
+    result = extraction.extract(files, model, out, stride=stride, batch=batch, bf16=bf16)
+    if json:
+        print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
+                             "clips": result.clips, "seconds": round(result.seconds, 2)}))
+    else:
+        print(f"{out}: {len(result.done)} videos extracted, {len(result.skipped)} were there, "
+              f"{len(result.failed)} failed")
+    return 1 if result.failed else 0
+
+
+@app.command(help_epilogue=examples(
+    "cuemark localize match.mp4 --model runs/gtad/localizer.safetensors",
+    "cuemark localize videos/ --model runs/gtad/localizer.safetensors --out predictions.json",
+))
+def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None = None, json: bool = False) -> int:
+    """Find the moments a trained localizer knows in raw videos, in seconds.
+
+    Parameters
+    ----------
+    videos
+        Files, or folders of them.
+    model
+        Localizer checkpoint (the encoder travels inside it).
+    top
+        Show this many of each video; --out and --json hold all.
+    out
+        Write all segments to this file, in cuemark's (and ActivityNet's) prediction format.
+    json
+        Print all segments as JSON instead of a table.
+    """
+    from cuemark import video
+    from cuemark.localization import load, localize_all
+    from cuemark.segments import UNLABELLED, predictions_json, write_predictions
+
+    trained = load(model)
+    files = video.expand(videos)
+    if not files:
+        raise CallError(f"no video found in {', '.join(map(str, videos))}.")
+    found, failed = localize_all(files, trained)
+    told = {"failed": failed} if failed else {}
+    if out is not None and found:
+        write_predictions(out, found, told)
+    if json:
+        print(jsonlib.dumps(predictions_json(found, told)))
+        return 1 if failed else 0
+    console = screen()
+    for name, segments in found.items():
+        table = Table("start", "end", "what", "score", title=name, title_justify="left", header_style="bold")
+        for s in segments[:top]:
+            table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or UNLABELLED, f"{s.score or 0:.3f}")
+        console.print(table)
+    if out is not None:
+        print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
+    return 1 if failed else 0
+
+
+@app.command(help_epilogue=examples(
+    "cuemark report --truth truth.json --predictions tsp=a.json --predictions clap=b.json --videos videos/",
+))
+def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html"), videos: Path | None = None,
+           subset: list[str] | None = None, features: list[str] | None = None, show: int = 4) -> None:
+    """One HTML page: scores, timelines with thumbnails, what the features know.
+
+    Parameters
+    ----------
+    truth
+        Truth file.
+    predictions
+        NAME=FILE for each run.
+    out
+        The page.
+    videos
+        Folder of the videos, for thumbnails.
+    subset
+        Splits to score; by default those that have predictions, training left out.
+    features
+        NAME=FOLDER of a run's features, for similarity matrices and distances.
+    show
+        How many videos get a timeline.
+    """
+    from cuemark.report import report_files
+
+    report_files(truth, _named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
+                 _named(features or [], "--features"), show)
+    print(out)
+
+
+def _named(words: Sequence[str], option: str) -> dict[str, Path]:
+    named = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals:
+            name, path = Path(word).stem, word
+        if name in named:
+            raise CallError(f"{option} names '{name}' twice; write NAME=FILE with different names.")
+        named[name] = Path(path)
+    return named
