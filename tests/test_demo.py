@@ -59,7 +59,7 @@ def test_the_story_is_scored_and_reported(told):
         assert (told.folder / system / "encoder.safetensors").exists()
         assert (told.folder / f"gtad_{system}" / "localizer.safetensors").exists()
         folder = FeatureFolder.open(told.folder / f"features_{system}")
-        assert (len(folder), folder.stride) == (9, 4)
+        assert (len(folder), folder.meta["clip"]["stride"]) == (9, 4)
         found = read_predictions(told.folder / f"predictions_{system}.json")
         assert set(found) == {f"testing_000{i}" for i in range(3)}
         assert all(found.values())
