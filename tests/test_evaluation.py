@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from cuemark.datasets.format import Reading
 from cuemark.errors import CallError, DataError
 from cuemark.evaluation import TASKS, compare, draw_episodes, evaluate
 from cuemark.floors import oracle_highlights
+from cuemark.metrics import METRICS, TaskName
 from cuemark.metrics.episodes import read_episodes
 from cuemark.segments import Moments, Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
 
@@ -179,6 +181,10 @@ def test_of_two_floors_the_better_on_training_is_taken():
     whole = {f"{s}{i}": VideoTruth(9.0 * 4**i, (Segment(0, 9.0 * 4**i, "show"),), s)
              for s in ("training", "testing") for i in range(4)}
     assert "commonest stretches" in evaluate("detection", whole, perfect(whole, "testing")).floor_of
+
+
+def test_the_names_of_tasks_are_the_same_everywhere():
+    assert set(get_args(TaskName)) == set(METRICS) == set(TASKS)
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets import qvhighlights
 from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.errors import CallError, DataError, unknown
+from cuemark.metrics import TaskName
 from cuemark.metrics.bootstrap import Difference, Score, interval, paired
 from cuemark.metrics.captions import captions
 from cuemark.metrics.detection import detection, recall_at, thumos, zero_shot
@@ -32,7 +33,6 @@ from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, re
 _log = logging.getLogger("cuemark")
 
 Source = str | Path | Truth
-TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes", "diagnosis"]
 CHOOSING = 500
 """The floor is chosen on this many training videos at most: more change no choice and cost seconds."""
 
@@ -180,10 +180,7 @@ def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None
                 vid: list(v.annotations) for vid, v in videos.items()})}
         return {"one typical sentence at the stretches that cover training best": floors.captions(training, videos)}
 
-    def ceiling(truth: Truth) -> Predictions:
-        return floors.oracle(truth)
-
-    return Task(score, say, ceiling, "sentences")
+    return Task(score, say, floors.oracle, "sentences")
 
 
 def _spans(segments: Collection[Segment]) -> set[tuple[float, float]]:

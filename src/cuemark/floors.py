@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,10 +85,10 @@ def covering(real: NDArray[np.float64], count: int, tious: Sequence[float] = (0.
     return candidates[chosen]
 
 
-def _stretched(fractions: NDArray[np.float64], duration: float, **fields: object) -> list[Segment]:
+def _stretched(fractions: NDArray[np.float64], duration: float, **fields: Any) -> list[Segment]:
     """The spans in a video of ``duration`` seconds, best first, scored by rank."""
     n = len(fractions)
-    return [Segment(float(a * duration), float(b * duration), score=1 - i / n, **fields)  # type: ignore[arg-type]
+    return [Segment(float(a * duration), float(b * duration), score=1 - i / n, **fields)
             for i, (a, b) in enumerate(fractions)]
 
 

@@ -17,7 +17,6 @@ from cuemark.cli.shell import (
     Predictions_,
     Seed_,
     Subset_,
-    TaskName,
     Tious_,
     Train_,
     Truth_,
@@ -29,6 +28,7 @@ from cuemark.cli.shell import (
     tabulated,
 )
 from cuemark.errors import CallError
+from cuemark.metrics import TaskName
 
 if TYPE_CHECKING:
     from cuemark.evaluation import Evaluation
@@ -60,14 +60,15 @@ def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
         Show the average precision of every class too.
     """
     from cuemark.datasets import splits
+    from cuemark.metrics.detection import DetectionScore
 
     if classes and (recall or zero_shot is not None):
         raise CallError("--classes shows average precision, which --recall and --zero-shot do not give for each class.")
     unseen = [second for _, second in splits.zero_shot(zero_shot)] if zero_shot is not None else None
     result = _evaluated("detection", truth, predictions, train, subset, fps, bootstrap, seed, json, style=style,
                         tious=tiou, official=official, recall=tuple(recall or ()), splits=unseen)
-    if classes and json != "-" and (ap := getattr(result.score, "ap", None)) is not None:
-        rows = sorted(zip(result.score.classes, ap.mean(axis=1)), key=lambda row: -row[1])  # type: ignore[attr-defined]
+    if classes and json != "-" and isinstance(result.score, DetectionScore):
+        rows = sorted(zip(result.score.classes, result.score.ap.mean(axis=1)), key=lambda row: -row[1])
         screen().print(tabulated(["class", "average AP"], [[name, float(100 * value)] for name, value in rows]))
 
 
@@ -319,13 +320,14 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, 
         Draw the same: errors.png gives errors_false_positives.png and two more (.svg and .pdf likewise).
     """
     from cuemark.datasets import detad
+    from cuemark.metrics.diagnosis import Diagnosis
     from cuemark.pictures import plot_diagnosis
 
     extra = detad.characteristics(characteristics) if characteristics is not None else None
 
     def draw(result: Evaluation) -> None:
-        if plots is not None:
-            plot_diagnosis(result.score, plots)  # type: ignore[arg-type]
+        if plots is not None and isinstance(result.score, Diagnosis):
+            plot_diagnosis(result.score, plots)
 
     _evaluated("diagnosis", truth, predictions, train, subset, fps, bootstrap, seed, json, draw, buckets=buckets,
                characteristics=extra, tious=tiou, official=official)

@@ -7,15 +7,13 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.table import Table
 
 from cuemark.errors import CallError, CuemarkError
-
-TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes", "diagnosis"]
 
 _WORD = re.compile(r"--\S+(?: (?!-)(?:'[^']*'|\S)+)+|(?:'[^']*'|\S)+")
 """A word of a command line, or an option with its values."""

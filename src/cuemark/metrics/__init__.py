@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+TaskName = Literal["detection", "proposals", "grounding", "highlights", "frames", "captions", "episodes", "diagnosis"]
+"""What can be scored: the keys of :data:`METRICS`."""
 
 
 @dataclass(frozen=True, slots=True)
