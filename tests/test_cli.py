@@ -27,7 +27,7 @@ DATA = Path(__file__).parent / "data"
 TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_small_predictions.json"
 COMMANDS = ["demo", "world", "prepare", "pretrain", "train", "extract", "localize", "evaluate detection",
             "evaluate proposals", "evaluate grounding", "evaluate highlights", "evaluate frames",
-            "evaluate captions", "evaluate episodes", "compare", "diagnose", "episodes", "convert", "check",
+            "evaluate captions", "evaluate episodes", "compare", "diagnose", "episodes", "analyze", "convert", "check",
             "report", "weights list", "weights fetch", "weights convert", "features info", "features verify",
             "features merge", "features export", "features import"]
 

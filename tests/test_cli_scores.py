@@ -477,3 +477,48 @@ def test_a_reader_that_has_seen_enough_of_a_table(desk):
     assert done.stdout.startswith("Videos")
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- features
+
+
+def test_analyze(cuemark, desk, tiny_world, tiny_features):
+    words = ("analyze", tiny_features.folder, f"again={tiny_features.folder}", "--truth",
+             tiny_world.folder / "truth.json")
+    ended = cuemark(*words, "--out", "out", "--show", "2")
+    assert ended.status == 0
+    lines = ended.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "again" in lines[1]
+    for title in ("fg-bg minus fg-fg, mean", "retrieval, inside, %", "probe, boundary, s off"):
+        row, = (line for line in lines if title in line)
+        _, _, floor, first, second, _ = (cell.strip() for cell in row.split("│"))
+        assert first == second  # the same features
+        assert first != "" != floor
+    assert "3 videos" in ended.out
+    names = sorted(path.name for path in (desk / "out").iterdir())
+    assert names[:2] == ["analysis.json", "distances.png"]
+    assert [name.startswith("similarity_validation") for name in names[2:]] == [True, True]
+    told = json.loads((desk / "out" / "analysis.json").read_text())
+    ended = cuemark(*words, "--json")
+    assert json.loads(ended.out) == told
+    assert set(told) == {tiny_features.folder.name, "again"}
+    assert told["again"]["test"] == ["validation"]
+    ended = cuemark(*words, "--json", "--test", "testing", "--clips", "10")
+    assert json.loads(ended.out)["again"]["clips"] == {"train": 6, "test": 9}
+
+
+@pytest.mark.parametrize(("words", "status", "text"), [
+    (["--test", "nowhere"], 1, "no video belongs to subset 'nowhere'"),
+    (["--test", "trimmed"], 1, "none of the 6 videos of 'trimmed' has features"),
+    (["--test", "training"], 2, "both learnt from and tested on"),
+    (["--clips", "0"], 2, "clips must be a number at least 1"),
+    (["gone"], 1, "'gone"),
+    (["again=FOLDER", "again=FOLDER"], 2, "names 'again' twice"),
+])
+def test_analyses_that_cannot_be(cuemark, desk, tiny_world, tiny_features, words, status, text):
+    words = [word.replace("FOLDER", str(tiny_features.folder)) for word in words]
+    line = complaint(cuemark("analyze", tiny_features.folder, *words, "--truth", tiny_world.folder / "truth.json",
+                             "--out", "out"), status)
+    assert text in line
+    assert not (desk / "out").exists()

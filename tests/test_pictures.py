@@ -1,4 +1,4 @@
-"""The pictures of a diagnosis: what they show is what was found, and the same every time."""
+"""The pictures of a diagnosis and of features: what they show is what was found, and the same every time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from matplotlib.image import imread
 
 from cuemark import pictures
 from cuemark.errors import CallError
+from cuemark.grid import Grid
 from cuemark.metrics.diagnosis import ACTIVITYNET, KINDS, Diagnosis, Scale, diagnose
-from cuemark.pictures import plot_diagnosis
+from cuemark.pictures import plot_diagnosis, plot_distances, plot_similarity
 from cuemark.segments import Segment, Truth, VideoTruth
 
 PARTS = ("false_positives", "sensitivity", "false_negatives")
@@ -223,3 +224,66 @@ def test_matplotlib_is_left_as_it_was(diagnosis, tmp_path):
 def test_pyplot_is_not_needed(tmp_path):
     code = "import sys, cuemark.pictures; sys.exit('matplotlib.pyplot' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------------------------------- features
+
+
+def matrix(count: int = 20, seed: int = 0) -> tuple[np.ndarray, Grid]:
+    unit = np.random.default_rng(seed).normal(size=(count, 3))
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit @ unit.T, Grid(0.5, 0.4, count, 1.0)
+
+
+ACTIONS = (Segment(-1.0, 2.0, "run"), Segment(3.0, 5.0, "jump"))
+
+
+def test_truth_lines_are_at_the_seconds_of_the_actions():
+    with style.context(["default", pictures._STYLE]):
+        first, second = pictures._similarity("v1", ACTIONS, {"tac": matrix(), "tsp": matrix(30, 1)}).axes[:2]
+    for axes, end in ((first, 8.5), (second, 12.5)):
+        assert axes.get_xlim() == pytest.approx((0.5, end))
+        assert axes.get_ylim() == pytest.approx((end, 0.5))  # time runs down
+        image, = axes.get_images()
+        assert image.get_extent() == pytest.approx([0.5, end, end, 0.5])
+        assert image.get_clim()[1] == 1
+        across = sorted(line.get_xdata()[0] for line in axes.lines if list(line.get_ydata()) == [0, 1])
+        down = sorted(line.get_ydata()[0] for line in axes.lines if list(line.get_xdata()) == [0, 1])
+        assert across == down == [2, 3, 5]  # the first begins before the first clip
+    assert (first.get_title(loc="left"), second.get_title(loc="left")) == ("tac", "tsp")
+    assert first.get_images()[0].get_clim() == second.get_images()[0].get_clim()
+
+
+def test_the_histogram_is_of_all_draws():
+    values = {"tac": np.array([-1.0, 0.5, 0.5, 2.0]), "tsp": np.array([0.1]), "_none": np.zeros(0)}
+    figure = pictures._distances(values)
+    axes = only(figure)
+    _, first, _, second, _, third = (patch.get_data() for patch in axes.patches)
+    assert first.values.sum() == second.values.sum() == pytest.approx(100)
+    assert third.values.sum() == 0
+    assert first.edges[16] == 0
+    assert first.values[:16].sum() == 25
+    legend, = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "tac: 75 % above 0, mean +0.50", "tsp: 100 % above 0, mean +0.10", "_none: no draw"]
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".pdf"])
+def test_pictures_of_features_are_the_same_every_time(tmp_path, suffix):
+    for folder in ("one", "two"):
+        plot_similarity(tmp_path / folder / f"s{suffix}", "a $b$ _c", ACTIONS,
+                        {f"encoder ${i}$": matrix(seed=i) for i in range(4)})
+        plot_distances(tmp_path / folder / f"d{suffix}", {"_a_$b$": np.array([0.5, -0.2])})
+    for name in ("s", "d"):
+        one, two = (tmp_path / folder / f"{name}{suffix}" for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+    assert len(list((tmp_path / "one").iterdir())) == 2
+
+
+def test_odd_matrices_are_drawn(tmp_path):
+    plot_similarity(tmp_path / "one.png", "v", (), {"a": (np.ones((1, 1)), Grid(0, 1, 1, 1))})
+    plot_similarity(tmp_path / "same.png", "v", (Segment(0, 2),), {"a": (np.ones((2, 2)), Grid(0, 1, 2, 1))})
+    plot_distances(tmp_path / "none.png", {})
+    for draw in (lambda path: plot_similarity(path, "v", (), {"a": matrix()}), lambda path: plot_distances(path, {})):
+        with pytest.raises(CallError, match=r"errors\.jpg' must end in \.svg, \.png, \.pdf"):
+            draw(tmp_path / "errors.jpg")

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import itertools
 import re
@@ -20,7 +21,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from cuemark.analysis import contrast
+from cuemark.analysis import contrast, counted, side_by_side, tabled
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features, Grid
 from cuemark.metrics.detection import detection
@@ -493,6 +494,31 @@ def test_the_page_with_thumbnails_and_features(tiny_world, tiny_features, tmp_pa
     assert "data:image/jpeg;base64" in page
     report_files(tiny_world.folder / "truth.json", {"tsp": tmp_path / "a.json"}, tmp_path / "less.html", show=1)
     assert len((tmp_path / "less.html").read_text()) < len(page)
+
+
+def test_runs_with_features_stand_side_by_side(tiny_world, tiny_features, tmp_path):
+    double = {vid: Features(2 * f.data, f.grid, f.duration) for vid, f in tiny_features.items()}
+    runs = [Run("tsp", perfect(tiny_world.truth, "testing"), features=tiny_features),
+            Run("clap", perfect(tiny_world.truth, "testing"), features=double)]
+    truth, training = ({vid: v for vid, v in tiny_world.truth.items() if v.subset == name}
+                       for name in ("testing", "training"))
+    text = page(tmp_path, truth, runs, training=training)
+    table = text.partition("What the features know")[2].partition("</table>")[0]
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table) == ["figure", "floor", "tsp", "clap"]
+    found = side_by_side({"tsp": tiny_features, "clap": double}, tiny_world.truth, test=("testing",))
+    for title, *cells in tabled(found)[1]:
+        row = table.partition(html.escape(title))[2].partition("</tr>")[0]
+        assert re.findall(r"<td[^>]*>(.*?)</td>", row) == cells
+    assert counted(found)[0] in text
+    assert "What the features know" not in page(tmp_path, truth, runs)
+
+
+def test_figures_that_cannot_be_had_cost_only_themselves(tmp_path):
+    truth, runs = sample()
+    training = {vid: v for vid, v in halves().items() if v.subset == "training"}
+    text = page(tmp_path, truth, runs, training=training)
+    assert "No figures: &#x27;G-TAD on CLAP&#x27;: " in text
+    assert '<div class="matrix">' in text
 
 
 def test_features_of_a_run_that_is_not_there(on_disk, tiny_features):

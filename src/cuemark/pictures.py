@@ -1,9 +1,13 @@
-"""Pictures of a diagnosis, for papers and pages: what false positives are, which instances are found, which are missed.
+"""Pictures for papers and pages: of a diagnosis, and of what features know.
 
-One narrow, tall picture for each part, so that a phone shows it at full width and its words stay readable. Nothing is
-behind the bars: words are of a grey that reads on white paper and on a dark page alike, bars have the colours of Okabe
-and Ito ("Color Universal Design", 2008), which people with any kind of colour vision tell apart, and every bar of
-which the height matters has its number beside it. The same diagnosis gives the same bytes.
+A diagnosis: what false positives are, which instances are found, which are missed. One narrow, tall picture for each
+part, so that a phone shows it at full width and its words stay readable. Nothing is behind the bars: words are of a
+grey that reads on white paper and on a dark page alike, bars have the colours of Okabe and Ito ("Color Universal
+Design", 2008), which people with any kind of colour vision tell apart, and every bar of which the height matters has
+its number beside it. The same diagnosis gives the same bytes.
+
+Features: similarity matrices of one video for several encoders side by side (TSP, Figure 2), and the histogram of how
+much farther background is than action (CLAP, Figure 2a). Both take arrays, so that nothing here needs torch.
 
 Drawn by matplotlib alone: no LaTeX, no pyplot, no fonts but its own.
 """
@@ -12,7 +16,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,14 +29,21 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from cuemark.errors import CallError
+from cuemark.grid import Grid
 from cuemark.metrics.diagnosis import KINDS, Bucket, Diagnosis
-from cuemark.segments import replacing
+from cuemark.segments import Segment, replacing
 
 INK = "#757575"
 """Of words and lines: 4.6 : 1 against white, 4.1 : 1 against the dark grey of night pages (#0d1117)."""
 COLOURS = ("#009E73", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#999999")
 """Of :data:`~cuemark.metrics.diagnosis.KINDS`: Okabe and Ito's green, sky blue, blue, orange and vermilion; grey."""
 _FOUND, _MISSED = COLOURS[2], COLOURS[4]
+_LINES = (COLOURS[2], COLOURS[4], COLOURS[0], COLOURS[3], COLOURS[1], COLOURS[5])
+"""Of encoders: those that are easiest to tell apart first."""
+_TRUTH = COLOURS[4]
+"""Of annotated actions over similarities, which go from blue to yellow."""
+_EDGE = 0.025
+"""Of a matrix's side, between it and the bars of actions."""
 _WIDTH = 4.5
 """Inches."""
 _ROW = 0.27
@@ -74,19 +87,57 @@ def plot_diagnosis(diagnosis: Diagnosis, path: str | Path) -> tuple[Path, ...]:
     Raises:
         CallError: the ending is none of the three.
     """
-    path = Path(path)
-    if path.suffix.lower() not in _METADATA:
-        raise CallError(f"'{path}' must end in {', '.join(_METADATA)}, which says what to draw.")
+    path = _drawable(path)
     files = tuple(path.with_name(f"{path.stem}_{part}{path.suffix}")
                   for part in ("false_positives", "sensitivity", "false_negatives"))
     for file, draw in zip(files, (_false_positives, _sensitivity, _false_negatives), strict=True):
-        _save(file, draw, diagnosis)
+        _save(file, partial(draw, diagnosis))
     return files
 
 
-def _save(path: Path, draw: Callable[[Diagnosis], Figure], diagnosis: Diagnosis) -> None:
+def plot_similarity(path: str | Path, video: str, annotations: Sequence[Segment],
+                    encoders: Mapping[str, tuple[np.ndarray, Grid]]) -> None:
+    """Draw similarity matrices of one video, an encoder beside the other, with the truth as lines (TSP, Figure 2).
+
+    All have one scale of colours, whose dark end is the second percentile of the encoder that reaches lowest: the few
+    darkest cells do not dull all others. Both axes are seconds. Each annotated action is a bar at the upper and the
+    left edge, and its start and end are lines across.
+
+    Args:
+        path: where to; its ending, ``.svg``, ``.png`` or ``.pdf``, says what is drawn.
+        video: its name, for the title.
+        annotations: of the video; seconds.
+        encoders: name -> ``(T, T)`` similarities of its clips and their grid; one or more.
+
+    Raises:
+        CallError: the ending is none of the three.
+    """
+    _save(_drawable(path), partial(_similarity, video, annotations, encoders))
+
+
+def plot_distances(path: str | Path, values: Mapping[str, np.ndarray]) -> None:
+    """Draw how much farther background is than action, all encoders over each other (CLAP, Figure 2a).
+
+    Args:
+        path: where to; its ending, ``.svg``, ``.png`` or ``.pdf``, says what is drawn.
+        values: name of an encoder -> ``(n,)`` draws of L2(fg, bg) - L2(fg, fg), in units of its mean distance.
+
+    Raises:
+        CallError: the ending is none of the three.
+    """
+    _save(_drawable(path), partial(_distances, values))
+
+
+def _drawable(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix.lower() not in _METADATA:
+        raise CallError(f"'{path}' must end in {', '.join(_METADATA)}, which says what to draw.")
+    return path
+
+
+def _save(path: Path, draw: Callable[[], Figure]) -> None:
     with style.context(["default", _STYLE]):  # whatever the user's matplotlibrc says; restored afterwards
-        figure = draw(diagnosis)
+        figure = draw()
         suffix = path.suffix.lower()
         with replacing(path, "wb") as file:
             figure.savefig(file, format=suffix[1:], transparent=True, dpi=200, metadata=_METADATA[suffix])
@@ -193,7 +244,73 @@ def _by_characteristic(diagnosis: Diagnosis, value: Callable[[Bucket], float], c
     return figure, axes
 
 
-# ------------------------------------------------------------------------------------------------ both
+# ------------------------------------------------------------------------------------------------ features
+
+
+def _similarity(video: str, annotations: Sequence[Segment], encoders: Mapping[str, tuple[np.ndarray, Grid]]) -> Figure:
+    low = min(float(np.percentile(matrix, 2)) for matrix, _ in encoders.values())
+    low = math.floor(low * 20) / 20 if low < 1 else 0.0
+    columns = min(len(encoders), 3)
+    rows = -(-len(encoders) // columns)
+    figure = _figure(3.2 * rows + 0.55, more=3.0 * columns + 1.2 - _WIDTH)
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes in panels[len(encoders):]:
+        axes.set_visible(False)
+    panels = panels[:len(encoders)]
+    for axes, (name, (matrix, grid)) in zip(panels, encoders.items(), strict=True):
+        drawn = axes.imshow(matrix, cmap="cividis", vmin=low, vmax=1, interpolation="nearest",
+                            extent=(grid.start, grid.end, grid.end, grid.start))
+        for s in annotations:
+            a, b = (min(max(t, grid.start), grid.end) for t in (s.start, s.end))
+            for t in {a, b} - {grid.start, grid.end}:
+                axes.axvline(t, color=_TRUTH, linewidth=0.9)
+                axes.axhline(t, color=_TRUTH, linewidth=0.9)
+            for across, x, y in ((axes.get_xaxis_transform(), (a, b), (_EDGE + 1, _EDGE + 1)),
+                                 (axes.get_yaxis_transform(), (-_EDGE, -_EDGE), (a, b))):
+                axes.plot(x, y, transform=across, color=_TRUTH, linewidth=3.5, solid_capstyle="butt", clip_on=False)
+        axes.set_xlim(grid.start, grid.end)
+        axes.set_ylim(grid.end, grid.start)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axes.set_title(_literal(fill(name, 32)), fontsize=10)
+        axes.set_xlabel("time, s")
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(axis="y", length=0, pad=9)  # clear of the bars
+    for axes in panels[::columns]:
+        axes.set_ylabel("time, s")
+    bar = figure.colorbar(drawn, ax=list(panels), shrink=0.85, aspect=28, pad=0.02,
+                          extend="min" if low > -1 else "neither")
+    bar.set_label("cosine similarity of clips")
+    bar.outline.set_visible(False)
+    figure.suptitle(_literal(fill(f"Video {video}", 34 * columns)), x=0.02, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _distances(values: Mapping[str, np.ndarray]) -> Figure:
+    figure = _figure(3.6 + 0.24 * len(values), more=1.5)
+    axes = figure.subplots()
+    reach = max([float(abs(v).max()) for v in values.values() if len(v)], default=0) or 1.0
+    edges = np.linspace(-reach, reach, 33)  # zero is an edge: no bar stands on both sides
+    handles, words = [], []
+    for i, (name, found) in enumerate(values.items()):
+        colour, line = _LINES[i % len(_LINES)], ("-", "--", ":", "-.")[i // len(_LINES) % 4]
+        share = 100 * np.histogram(found, edges)[0] / max(1, len(found))
+        told = f"{100 * (found > 0).mean():.0f} % above 0, mean {found.mean():+.2f}" if len(found) else "no draw"
+        axes.stairs(share, edges, color=colour, alpha=0.15, fill=True)
+        handles.append(axes.stairs(share, edges, color=colour, linewidth=1.8, linestyle=line))
+        words.append(_literal(f"{name}: {told}"))
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set_title("Is background farther away than action?")
+    axes.set_xlabel("L2(action, background) − L2(action, action)\nin units of the encoder's mean distance")
+    axes.set_ylabel("draws, %")
+    figure.legend(handles, words, loc="outside lower left", frameon=False, handlelength=1.6, borderaxespad=0.4)
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------ all
 
 
 def _figure(height: float, more: float = 0) -> Figure:

@@ -7,7 +7,8 @@ without colour: every run has a shape beside its colour, every timeline a table 
 
 What it shows, each part only if there is something to show: key figures; the table of runs (mAP of
 ``metrics.detection``); mAP over tIoU; timelines of some videos (CLAP Figure 2b, UnLoc Figure 3); similarity matrices
-of one video (TSP Figure 2); the foreground/background probe (CLAP Figure 2a); further tables; notes, timings, commands.
+of one video (TSP Figure 2); the foreground/background probe (CLAP Figure 2a); retrieval and linear probes, encoders
+side by side; further tables; notes, timings, commands.
 """
 
 from __future__ import annotations
@@ -46,8 +47,6 @@ _ROWS = 3
 """Of overlapping segments in one lane; what fits in none of them is in the table below the timeline only."""
 _MATRIX = 192
 """Rows and columns of a similarity matrix at most; longer videos are thinned evenly."""
-_DRAWS = 10
-"""Per video in the probe: the paper has one, but also thousands of videos."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,7 @@ def write_report(
     steps: Sequence[tuple[str, float]] = (),
     commands: Sequence[str] = (),
     tious: ArrayLike = TIOUS,
+    training: Truth | None = None,
 ) -> None:
     """Write the page, atomically.
 
@@ -118,6 +118,8 @@ def write_report(
         steps: (what, seconds) of the work behind the page.
         commands: that made it, one line each.
         tious: thresholds of mAP.
+        training: videos that linear probes of the runs' features learn from, of other subsets than ``truth``; None:
+            no probes.
 
     Raises:
         CallError: ``show`` names a video that the truth lacks.
@@ -129,7 +131,7 @@ def write_report(
     sections = [
         ("Scores", _scores(runs, scores, looks) if runs else ""),
         ("Timelines", "".join(_timeline(vid, truth[vid], runs, looks, videos) for vid in shown)),
-        ("Features", _features(truth, runs, looks, shown)),
+        ("Features", _features(truth, runs, looks, shown, training or {})),
         ("Tables", "".join(_table(table) for table in tables)),
         ("Notes", _notes(notes, steps, commands)),
     ]
@@ -182,7 +184,7 @@ def report_files(truth: str | Path, predictions: Mapping[str, str | Path], out: 
         runs.append(Run("never looks", floors.blind(learn, scored), floor=True,
                         note="the most common stretches and classes of training"))
     files = find_videos(videos, scored) if videos is not None else {}
-    write_report(out, scored, runs, videos=files, show=show)
+    write_report(out, scored, runs, videos=files, show=show, training=learn)
 
 
 def _text(value: object) -> str:
@@ -509,7 +511,7 @@ def _listing(annotations: Sequence[Segment], runs: Sequence[Run], looks: Sequenc
 # ------------------------------------------------------------------------------------------------ features
 
 
-def _features(truth: Truth, runs: Sequence[Run], looks: Sequence[_Look], shown: Sequence[str]) -> str:
+def _features(truth: Truth, runs: Sequence[Run], looks: Sequence[_Look], shown: Sequence[str], training: Truth) -> str:
     encoders: list[tuple[list[str], _Look, Mapping[str, Features]]] = []
     for run, look in zip(runs, looks):
         if run.features is None:
@@ -520,7 +522,7 @@ def _features(truth: Truth, runs: Sequence[Run], looks: Sequence[_Look], shown: 
         else:
             encoders.append(([run.name], look, run.features))
     named = [(", ".join(names), look, features) for names, look, features in encoders]
-    return _matrices(truth, named, shown) + _probe(truth, named)
+    return _matrices(truth, named, shown) + _probe(truth, named) + _known(truth, training, named)
 
 
 def _matrices(truth: Truth, encoders: Sequence[tuple[str, _Look, Mapping[str, Features]]], shown: Sequence[str]) -> str:
@@ -573,7 +575,7 @@ def _probe(truth: Truth, encoders: Sequence[tuple[str, _Look, Mapping[str, Featu
     drawn = []
     for name, look, features in encoders:
         here = {vid: f for vid, f in features.items() if vid in truth}
-        found = analysis.contrast(here, truth, per_video=_DRAWS, normalised=True)
+        found = analysis.contrast(here, truth, per_video=analysis.DRAWS, normalised=True)
         if found.videos:
             drawn.append((name, look, found))
     if not drawn:
@@ -603,10 +605,23 @@ def _probe(truth: Truth, encoders: Sequence[tuple[str, _Look, Mapping[str, Featu
         "<h3>Is background farther away than action?</h3>"
         + _chart("probe", "Histogram of distance differences of each encoder", draw, legend)
         + f'<p class="caption">L2(action, background) − L2(action, action) of random clips of one video, in units of '
-        f"the encoder's mean distance; right of zero is desired. {_DRAWS} draws in each of {counted}"
+        f"the encoder's mean distance; right of zero is desired. {analysis.DRAWS} draws in each of {counted}"
         + (f"; {_count(skipped, 'video')} without two clips inside an action and one outside left out" if skipped
            else "") + ".</p>"
     )
+
+
+def _known(truth: Truth, training: Truth, encoders: Sequence[tuple[str, _Look, Mapping[str, Features]]]) -> str:
+    """All figures of all encoders in one table, or the sentence that says why there is none."""
+    if not encoders or not training:
+        return ""
+    title = "What the features know"
+    try:
+        found = analysis.side_by_side({name: features for name, _, features in encoders}, {**training, **truth},
+                                      {v.subset for v in training.values()}, {v.subset for v in truth.values()})
+    except CuemarkError as error:
+        return f'<h3>{title}</h3><p class="missing">No figures: {_text(error)}</p>'
+    return _table(Table(title, *analysis.tabled(found), " ".join((*analysis.counted(found), analysis.EXPLAINED))))
 
 
 # ------------------------------------------------------------------------------------------------ tables and notes

@@ -1,4 +1,4 @@
-"""What answers are worth: evaluate, compare, diagnose, and few-shot episodes."""
+"""What answers and features are worth: evaluate, compare, diagnose, few-shot episodes, analyze."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cuemark.cli.shell import (
     app,
     evaluate_app,
     examples,
+    named,
     printed,
     screen,
     tabulated,
@@ -361,3 +362,65 @@ def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | N
 
     drawn = draw_episodes(support, classes, out, query=query, ways=ways, shots=shots, draws=draws, seed=seed)
     print(f"{len(drawn)} draws of {ways} classes with {shots} examples each in {out}")
+
+
+@app.command(help_epilogue=examples(
+    "cuemark analyze features/tsp --truth truth.json",
+    "cuemark analyze tac=features/tac clap=features/clap --truth truth.json --test testing --out analysis",
+))
+def analyze(features: list[str], *, truth: Truth_, train: list[str] | None = None, test: list[str] | None = None,
+            out: Path | None = None, show: int = 4, clips: int | None = None, seed: Seed_ = 0, fps: Fps_ = None,
+            json: bool = False) -> None:
+    """What features know of actions: similarity, distances, retrieval, linear probes; encoders side by side.
+
+    Parameters
+    ----------
+    features
+        NAME=FOLDER for each encoder, or the folder alone.
+    train
+        Splits that probes learn from; by default training. May be repeated.
+    test
+        Splits that every figure is taken on; by default validation. May be repeated.
+    out
+        Folder for pictures (similarity_VIDEO.png, distances.png) and analysis.json.
+    show
+        How many videos get a picture of similarities.
+    clips
+        Look at this many clips of each side at most, drawn evenly over its videos; by default 20000.
+    json
+        Print the figures as JSON.
+    """
+    from cuemark import analysis
+    from cuemark.conversion import truth_of
+    from cuemark.extraction import FeatureFolder
+    from cuemark.pictures import plot_distances, plot_similarity
+    from cuemark.progress import Bar
+    from cuemark.segments import subset, write_json
+
+    known = truth_of(truth, fps=fps)
+    encoders = {name: FeatureFolder.open(folder) for name, folder in named(features, "analyze").items()}
+    learn, ask = tuple(train or ("training",)), tuple(test or ("validation",))
+    with Bar("analysing", len(encoders)) as bar:
+        found = analysis.side_by_side(encoders, known, learn, ask, seed,
+                                      analysis.CLIPS if clips is None else clips, lambda name: bar.advance(1, name))
+    told = {name: each.to_json() for name, each in found.items()}
+    if out is not None:
+        for vid in analysis.examples(encoders, subset(known, *ask), show):
+            looked = {name: analysis.thinned(each[vid], 800) for name, each in encoders.items()}
+            plot_similarity(out / f"similarity_{vid}.png", vid, known[vid].annotations,
+                            {name: (analysis.similarity(f), f.grid) for name, f in looked.items()})
+        plot_distances(out / "distances.png", {name: each.contrast.values for name, each in found.items()})
+        write_json(out / "analysis.json", told)
+    if json:
+        print(jsonlib.dumps(told))
+        return
+    heads, rows = analysis.tabled(found)
+    table = Table(header_style="bold")
+    for i, head in enumerate(heads):
+        table.add_column(head, justify="right" if i else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = screen()
+    console.print(table)
+    for line in (*analysis.counted(found), analysis.EXPLAINED):
+        console.print(line)

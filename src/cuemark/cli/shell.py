@@ -149,3 +149,16 @@ def printed(value: float) -> str:
 def screen() -> Console:
     """Standard output as it is written: names of files and labels may look like rich's markup."""
     return Console(markup=False, emoji=False, highlight=False)
+
+
+def named(words: Sequence[str], option: str) -> dict[str, Path]:
+    """NAME=FILE words of an option; a word without a name goes by its file's stem."""
+    found = {}
+    for word in words:
+        name, equals, path = word.partition("=")
+        if not equals:
+            name, path = Path(word).stem, word
+        if name in found:
+            raise CallError(f"{option} names '{name}' twice; write NAME=FILE with different names.")
+        found[name] = Path(path)
+    return found
