@@ -31,7 +31,7 @@ import numpy as np
 from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import VideoError
-from cuemark.extraction import FeatureFolder, extract
+from cuemark.extraction import ExtractConfig, FeatureFolder, extract
 from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import detection
@@ -82,7 +82,8 @@ def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: P
         if not (out / system / ENCODER_FILE).exists():
             pretrain(load_recipe(f"world_{system}", told), out / system)
         encoder = VideoEncoder.load(out / system / ENCODER_FILE)
-        extract({v: folder / f"{v}{p.suffix}" for v, p in videos.items()}, encoder, out / system / "features", stride=4)
+        files = {v: folder / f"{v}{p.suffix}" for v, p in videos.items()}
+        extract(files, encoder, out / system / "features", ExtractConfig(stride=4))
         folders[system] = FeatureFolder.open(out / system / "features")
         if not (out / system / "gtad" / LOCALIZER_FILE).exists():
             train(load_recipe("world_gtad", [

@@ -121,11 +121,11 @@ def tiny_encoder() -> VideoEncoder:
 def tiny_features(tiny_world: World, tiny_encoder: VideoEncoder, tmp_path_factory: pytest.TempPathFactory
                   ) -> FeatureFolder:
     """What ``tiny_encoder`` sees of the untrimmed videos of ``tiny_world``, every 4 frames."""
-    from cuemark.extraction import FeatureFolder, extract
+    from cuemark.extraction import ExtractConfig, FeatureFolder, extract
 
     folder = tmp_path_factory.mktemp("tiny_features")
     videos = {v: p for v, p in tiny_world.videos.items() if tiny_world.truth[v].subset != "trimmed"}
-    extract(videos, tiny_encoder, folder, stride=4)
+    extract(videos, tiny_encoder, folder, ExtractConfig(stride=4))
     return FeatureFolder.open(folder)
 
 

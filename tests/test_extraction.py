@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_encoder
 
-from cuemark import extraction, video
+from cuemark import extraction, folders, video
 from cuemark.batch import normalised
 from cuemark.checkpoint import software
 from cuemark.encoders.video_encoder import VideoEncoder, encode
-from cuemark.errors import CallError, DataError, ModelError
-from cuemark.extraction import FeatureFolder, extract, features_of, global_features
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
+from cuemark.extraction import (
+    ExtractConfig,
+    FeatureFolder,
+    extract,
+    failures,
+    features_of,
+    global_features,
+)
+from cuemark.folders import LOCK, locked
 from cuemark.grid import Features, Grid
 
+pytestmark = pytest.mark.timeout(60)  # threads that wait for each other would wait for ever
 
-def film(path: Path, count: int, fps: float = 30.0, seed: int = 0) -> Path:
+
+def film(path: Path, count: int, fps: float = 30.0, seed: int = 0, high: int = 4, wide: int = 5) -> Path:
     """A video whose every picture is coarse noise, so that no two clips look alike."""
     rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (count, 4, 5, 3), dtype=np.uint8)
+    blocks = rng.integers(0, 256, (count, high, wide, 3), dtype=np.uint8)
     video.write(path, (b.repeat(12, 0).repeat(12, 1) for b in blocks), fps=fps, quality=10)
     return path
 
@@ -41,27 +59,33 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: film(folder / f"{name}.mp4", n, fps, i) for i, (name, (n, fps)) in enumerate(counts.items())}
 
 
-def slow_frames(path: Path, encoder: VideoEncoder) -> np.ndarray:
-    """The frame shown at each k / 15 s of a video, resized and centre-cropped, by looking at all of them."""
+def slow_frames(path: Path, encoder: VideoEncoder, place: float = 0.5) -> np.ndarray:
+    """The frame shown at each k / 15 s of a video, resized and cropped, by looking at all of them.
+
+    ``place``: of the square along the longer side; 0 the left or upper end, 1 the other.
+    """
     info, clip = video.probe(path), encoder.clip
     shown = list(video.frames(path, clip.size(info.height, info.width)))
     chosen = []
     for k in range(math.ceil(info.duration * clip.fps - 1e-6)):
         picture = [image for stamp, image in shown if stamp <= k / clip.fps + 1e-4][-1]
-        top, left = round((picture.shape[0] - clip.crop) / 2), round((picture.shape[1] - clip.crop) / 2)
+        down, across = picture.shape[0] - clip.crop, picture.shape[1] - clip.crop
+        top, left = (down / 2, across * place) if across >= down else (down * place, across / 2)
+        top, left = round(top), round(left)
         chosen.append(picture[top:top + clip.crop, left:left + clip.crop])
     return np.stack(chosen)
 
 
-def slow_features(path: Path, encoder: VideoEncoder, stride: int) -> np.ndarray:
+def slow_features(path: Path, encoder: VideoEncoder, stride: int, place: float = 0.5,
+                  network: Callable[[torch.Tensor], torch.Tensor] | None = None) -> np.ndarray:
     """Decode everything, cut windows by hand, encode one by one."""
-    pictures, clip = slow_frames(path, encoder), encoder.clip
+    pictures, clip = slow_frames(path, encoder, place), encoder.clip
     while len(pictures) < clip.frames:
         pictures = np.concatenate([pictures, pictures[-1:]])
     rows, start = [], 0
     while start + clip.frames <= len(pictures):
         tensor = normalised(pictures[None, start:start + clip.frames].copy(), clip.mean, clip.std)
-        rows.append(encode(encoder.network, tensor)[0].numpy())
+        rows.append(encode(network or encoder.network, tensor)[0].numpy())
         start += stride
     return np.stack(rows)
 
@@ -72,7 +96,7 @@ def slow_features(path: Path, encoder: VideoEncoder, stride: int) -> np.ndarray:
 @pytest.mark.parametrize("stride", [4, 16, 20])
 @pytest.mark.parametrize("name", ["thirty", "ten", "film"])
 def test_features_are_those_of_the_slow_reference(films, tiny_encoder, name, stride):
-    found, padded = features_of(films[name], tiny_encoder, stride, batch=3)
+    found, padded = features_of(films[name], tiny_encoder, ExtractConfig(stride, batch=3))
     expected = slow_features(films[name], tiny_encoder, stride)
     assert found.data.shape == expected.shape
     assert found.data.dtype == np.float32
@@ -84,13 +108,13 @@ def test_features_are_those_of_the_slow_reference(films, tiny_encoder, name, str
 
 def test_features_of_a_world_video_are_those_of_the_slow_reference(tiny_world, tiny_encoder):
     path = tiny_world.videos["training_0004"]
-    np.testing.assert_allclose(features_of(path, tiny_encoder, 8)[0].data, slow_features(path, tiny_encoder, 8),
-                               rtol=0, atol=1e-6)
+    found = features_of(path, tiny_encoder, ExtractConfig(8))[0].data
+    np.testing.assert_allclose(found, slow_features(path, tiny_encoder, 8), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [1, 4, 16, 20])
 def test_clip_i_is_centred_on_its_middle_frame(films, tiny_encoder, stride):
-    grid = features_of(films["thirty"], tiny_encoder, stride)[0].grid
+    grid = features_of(films["thirty"], tiny_encoder, ExtractConfig(stride))[0].grid
     assert grid.count == (51 - 16) // stride + 1  # 102 frames at 30 fps are 51 at 15
     np.testing.assert_allclose(grid.centres, (np.arange(grid.count) * stride + 8) / 15, rtol=0, atol=1e-12)
     np.testing.assert_allclose(grid.windows[:, 1] - grid.windows[:, 0], 16 / 15)
@@ -98,37 +122,36 @@ def test_clip_i_is_centred_on_its_middle_frame(films, tiny_encoder, stride):
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_the_batch_size_changes_nothing(films, tiny_encoder, size):
-    usual = features_of(films["thirty"], tiny_encoder, 4)[0].data
-    np.testing.assert_allclose(features_of(films["thirty"], tiny_encoder, 4, batch=size)[0].data, usual,
+    usual = features_of(films["thirty"], tiny_encoder, ExtractConfig(4))[0].data
+    np.testing.assert_allclose(features_of(films["thirty"], tiny_encoder, ExtractConfig(4, batch=size))[0].data, usual,
                                rtol=0, atol=1e-6)
 
 
-def test_the_bytes_of_a_clip_do_not_depend_on_its_neighbours(tiny_encoder):
-    rng = np.random.default_rng(0)
-    clips = list(rng.integers(0, 256, (8, 16, 16, 16, 3), dtype=np.uint8))
-    together = extraction._encode(tiny_encoder, clips, 8, False)
-    backwards = extraction._encode(tiny_encoder, clips[::-1], 8, False)[::-1]
-    assert together.tobytes() == np.ascontiguousarray(backwards).tobytes()
-    for i in range(8):
-        alone = extraction._encode(tiny_encoder, clips[i:i + 1], 8, False)
-        assert alone.tobytes() == together[i].tobytes()
-    assert len(np.unique(together, axis=0)) == 8
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_bytes_of_a_clip_depend_neither_on_its_neighbours_nor_on_the_number_of_threads(films, tiny_encoder,
+                                                                                           tmp_path, bf16):
+    config = ExtractConfig(4, bf16=bf16, batch=5)
+    extract(films, tiny_encoder, tmp_path / "two", config, workers=2)
+    extract(dict(reversed(films.items())), tiny_encoder, tmp_path / "three", config, workers=3)
+    for vid, path in films.items():
+        alone = features_of(path, tiny_encoder, config, workers=1)[0].data
+        assert len(np.unique(alone, axis=0)) == len(alone)
+        for folder in ("two", "three"):
+            assert np.load(tmp_path / folder / f"{vid}.npy").tobytes() == alone.tobytes()
 
 
 def test_every_frame_is_decoded_once(films, tiny_encoder, monkeypatch):
     decoded: list[float] = []
-    passes: list[Path] = []
-    real = video.frames
+    real = video.pictures_from
 
-    def counting(path: Path, *arguments, **options) -> Iterator[tuple[float, np.ndarray]]:
-        passes.append(path)
-        for stamp, image in real(path, *arguments, **options):
+    def counting(path: Path, *arguments, **options) -> Iterator[tuple[float, object]]:
+        for stamp, picture in real(path, *arguments, **options):
             decoded.append(stamp)
-            yield stamp, image
+            yield stamp, picture
 
-    monkeypatch.setattr(video, "frames", counting)
-    features_of(films["thirty"], tiny_encoder, 1)  # every picture is in up to 16 clips
-    assert passes == [films["thirty"]]
+    monkeypatch.setattr(video, "pictures_from", counting)
+    features_of(films["thirty"], tiny_encoder, ExtractConfig(1))  # every picture is in up to 16 clips
+    assert decoded.pop(0) == 0.0  # probe's
     assert len(decoded) == len(set(decoded))
     assert 100 <= len(decoded) <= 102
 
@@ -153,6 +176,52 @@ def test_what_is_left_at_the_end_is_dropped(tmp_path, tiny_encoder, count, clips
     assert (found.grid.count, said) == (clips, padded)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (5, 4), (4, 9), (9, 4), (4, 4)])
+def test_three_crops_are_the_mean_of_three_squares(tmp_path, tiny_encoder, shape):
+    path = film(tmp_path / "a.mp4", 60, 15.0, 0, *shape)
+    expected = [slow_features(path, tiny_encoder, 20, place) for place in (0, 0.5, 1)]
+    if shape != (4, 4):
+        assert min(np.abs(expected[i] - expected[i - 1]).max() for i in range(3)) > 1e-4
+    for batch in (1, 3, 8):
+        found = features_of(path, tiny_encoder, ExtractConfig(20, crops=3, batch=batch))[0].data
+        np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=0, atol=1e-6)
+
+
+def test_the_largest_of_the_last_layer(films, tiny_encoder):
+    network = tiny_encoder.network
+
+    def slow(clips: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            for layer in (network.stem, network.layer1, network.layer2, network.layer3, network.layer4):
+                clips = layer(clips)
+        return torch.from_numpy(clips.numpy().reshape(len(clips), 32, -1).max(2))
+
+    found = features_of(films["thirty"], tiny_encoder, ExtractConfig(8, pooling="max"))[0].data
+    expected = slow_features(films["thirty"], tiny_encoder, 8, network=slow)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert (found >= features_of(films["thirty"], tiny_encoder, ExtractConfig(8))[0].data - 1e-6).all()
+
+
+@pytest.mark.parametrize("fps", [7.5, 10.0, 30.0])
+def test_another_rate_than_the_encoders(films, tiny_encoder, fps):
+    other = VideoEncoder(tiny_encoder.network, replace(tiny_encoder.clip, fps=fps), "other")
+    found = features_of(films["thirty"], tiny_encoder, ExtractConfig(4, fps=fps))[0]
+    np.testing.assert_allclose(found.data, slow_features(films["thirty"], other, 4), rtol=0, atol=1e-6)
+    assert found.grid == Grid.of_clips(len(found.data), 4, 16, fps)
+
+
+def test_rows_go_to_the_file_and_not_to_memory(films, tiny_encoder, tmp_path):
+    found = extraction._Video(films["ten"], tmp_path / "a.npy", tiny_encoder, ExtractConfig(4))
+    assert found.rows is None
+    rows = np.random.default_rng(0).normal(size=(found.count, 32)).astype(np.float32)
+    order = np.random.default_rng(1).permutation(found.count)
+    assert [found.put(i, rows[i]) for i in order] == [False] * (found.count - 1) + [True]
+    assert not (tmp_path / "a.npy").exists()
+    found.finish()
+    np.save(tmp_path / "expected.npy", rows)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
+
+
 # ---------------------------------------------------------------------------------------------- folders
 
 
@@ -161,9 +230,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_says_what_it_holds(films, tiny_encoder, tmp_path):
-    result = extract(films, tiny_encoder, tmp_path, stride=4)
+    result = extract(films, tiny_encoder, tmp_path, ExtractConfig(4))
     assert (sorted(result.done), result.skipped, result.failed) == (sorted(films), [], {})
-    assert {p.name for p in tmp_path.iterdir()} == {"features.json", *(f"{v}.npy" for v in films)}
+    assert {p.name for p in tmp_path.iterdir()} == {"features.json", LOCK, *(f"{v}.npy" for v in films)}
     meta = json.loads((tmp_path / "features.json").read_text())
     assert meta["complete"] is True
     assert (meta["encoder"], meta["weights"], meta["dim"]) == (tiny_encoder.name, tiny_encoder.weights, 32)
@@ -173,7 +242,7 @@ def test_the_folder_says_what_it_holds(films, tiny_encoder, tmp_path):
     clips = 0
     for vid, path in films.items():
         data = np.load(tmp_path / f"{vid}.npy")
-        direct = features_of(path, tiny_encoder, 4)[0]
+        direct = features_of(path, tiny_encoder, ExtractConfig(4))[0]
         assert data.dtype == np.float32
         assert data.tobytes() == direct.data.tobytes()
         assert Grid.from_json(meta["videos"][vid]["grid"]) == direct.grid
@@ -195,7 +264,7 @@ def test_an_opened_folder_is_a_mapping(tiny_features, tiny_world):
 
 
 def test_half_precision(films, tiny_encoder, tmp_path):
-    extract({"a": films["ten"]}, tiny_encoder, tmp_path, dtype="float16")
+    extract({"a": films["ten"]}, tiny_encoder, tmp_path, ExtractConfig(dtype="float16"))
     data = np.load(tmp_path / "a.npy")
     assert data.dtype == np.float16
     np.testing.assert_array_equal(data, features_of(films["ten"], tiny_encoder)[0].data.astype(np.float16))
@@ -210,62 +279,18 @@ def test_what_is_there_is_skipped(films, tiny_encoder, tmp_path, monkeypatch):
     extract(first, tiny_encoder, tmp_path)
     before = files(tmp_path)
     times = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.npy")}
-    real = extraction.features_of
-    monkeypatch.setattr(extraction, "features_of", lambda *a, **k: pytest.fail("extracted again"))
+    real = extraction.clips_of
+    monkeypatch.setattr(extraction, "clips_of", lambda *a, **k: pytest.fail("extracted again"))
     again = extract(first, tiny_encoder, tmp_path)
     assert (again.done, again.skipped, again.clips) == ([], ["ten", "short"], 0)
     assert files(tmp_path) == before
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.npy")} == times
 
-    monkeypatch.setattr(extraction, "features_of", real)
+    monkeypatch.setattr(extraction, "clips_of", real)
     more = extract(second, tiny_encoder, tmp_path)
     assert (more.done, more.skipped) == (["film"], ["ten", "short"])
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.npy") if p.stem != "film"} == times
     assert set(FeatureFolder.open(tmp_path)) == {"ten", "short", "film"}
-
-
-KILLED = """
-import json, os, signal, sys
-import numpy as np
-from cuemark import extraction
-from cuemark.encoders.video_encoder import VideoEncoder
-encoder, out, where, videos = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
-save, count = np.save, 0
-def dying(file, data, **options):
-    global count
-    count += 1
-    if count == 3:
-        if where == "writing":
-            file.write(b"half of a file")
-            file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(file, data, **options)
-np.save = dying
-if where == "writing":
-    extraction.SECONDS_BETWEEN_MANIFESTS = 0.0
-extraction.extract(videos, VideoEncoder.load(encoder), out)
-"""
-
-
-@pytest.mark.parametrize("where", ["writing", "early"])
-def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(films, tiny_encoder, tmp_path, where):
-    """``writing``: in the middle of a file, with a description of the first two; ``early``: before any description."""
-    tiny_encoder.save(tmp_path / "encoder.safetensors")
-    arguments = [str(tmp_path / "encoder.safetensors"), str(tmp_path / "killed"), where,
-                 json.dumps({v: str(p) for v, p in films.items()})]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, timeout=120)
-    assert ended.returncode == -signal.SIGKILL, ended.stderr
-    left = {p.name for p in (tmp_path / "killed").iterdir()}
-    assert {"thirty.npy", "ten.npy"} <= left
-    assert not left & {"film.npy", "short.npy"}
-    assert ("features.json" in left) is (where == "writing")
-    with pytest.raises(DataError, match="finished"):
-        FeatureFolder.open(tmp_path / "killed")
-
-    result = extract(films, tiny_encoder, tmp_path / "killed")
-    assert len(result.skipped) == (2 if where == "writing" else 0)
-    extract(films, tiny_encoder, tmp_path / "undisturbed")
-    assert files(tmp_path / "killed") == files(tmp_path / "undisturbed")
 
 
 def test_broken_videos_are_named_and_the_rest_goes_on(films, tiny_encoder, tmp_path, capsys):
@@ -280,8 +305,10 @@ def test_broken_videos_are_named_and_the_rest_goes_on(films, tiny_encoder, tmp_p
     assert capsys.readouterr().err.count("left out") == 2
     folder = FeatureFolder.open(tmp_path / "out")
     assert set(folder) == {"first", "last"}
-    assert folder.meta["failed"] == result.failed
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"features.json", "first.npy", "last.npy"}
+    told = failures(tmp_path / "out")
+    assert told == {v: why.replace(f"{tmp_path}/", "") for v, why in result.failed.items()}  # no path of this machine
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"features.json", "failed.json", LOCK, "first.npy",
+                                                              "last.npy"}
 
     shutil.copy(films["film"], tmp_path / "bad.mp4")  # mended meanwhile
     again = extract(videos, tiny_encoder, tmp_path / "out")
@@ -300,15 +327,21 @@ def test_features_of_another_encoder_or_stride_are_refused(films, tiny_encoder, 
     assert tiny_encoder.weights in str(caught.value)
     assert other.weights in str(caught.value)
     with pytest.raises(ModelError, match=r"'stride': 16.* 'stride': 8"):
-        extract({"b": films["ten"]}, tiny_encoder, tmp_path, stride=8)
+        extract({"b": films["ten"]}, tiny_encoder, tmp_path, ExtractConfig(8))
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("option", [{"stride": 0}, {"stride": -4}, {"batch": 0}])
 def test_impossible_strides_and_batches(films, tiny_encoder, tmp_path, option):
     with pytest.raises(CallError, match=f"{next(iter(option))} must be"):
-        extract({"a": films["ten"]}, tiny_encoder, tmp_path / "out", **option)
+        extract({"a": films["ten"]}, tiny_encoder, tmp_path / "out", ExtractConfig(**option))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", [{"pooling": "avg"}, {"dtype": "float64"}])
+def test_unknown_choices(option):
+    with pytest.raises(CallError, match=f"unknown {next(iter(option))} '{next(iter(option.values()))}'"):
+        ExtractConfig(**option)
 
 
 @pytest.mark.parametrize("name", ["sub/a", "../a", "/a", ""])
@@ -362,3 +395,460 @@ def test_extraction_leaves_the_encoder_as_it_was(films, tiny_encoder):
     assert tiny_encoder.weights == before
     assert not any(p.grad is not None for p in tiny_encoder.network.parameters())
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_files_are_those_that_numpy_writes(films, tiny_encoder, tmp_path, dtype):
+    extract(films, tiny_encoder, tmp_path / "out", ExtractConfig(4, dtype=dtype))
+    for vid in films:
+        written = tmp_path / "out" / f"{vid}.npy"
+        np.save(tmp_path / "expected.npy", np.load(written))
+        assert written.read_bytes() == (tmp_path / "expected.npy").read_bytes()
+        assert written.stat().st_mode & 0o777 == 0o644
+
+
+def test_many_videos_that_fill_no_batch(films, tiny_encoder, tmp_path):
+    videos = {f"{name}{i}": path for i in range(5) for name, path in films.items() if name != "thirty"}
+    extract(videos, tiny_encoder, tmp_path / "out", ExtractConfig(batch=64), workers=3)
+    folder = FeatureFolder.open(tmp_path / "out")
+    assert list(folder) == sorted(videos)
+    for name in ("ten", "film", "short"):
+        alone = features_of(films[name], tiny_encoder)[0]
+        for i in range(5):
+            np.testing.assert_allclose(folder[f"{name}{i}"].data, alone.data, rtol=0, atol=1e-6)
+            assert folder[f"{name}{i}"].grid == alone.grid
+
+
+def test_a_folder_does_not_say_where_when_or_in_what_order_it_was_made(films, tiny_encoder, tmp_path):
+    outs = []
+    for place in ("one", "another/place"):
+        (tmp_path / place).mkdir(parents=True)
+        for vid, path in films.items():
+            shutil.copy(path, tmp_path / place / f"{vid}.mp4")  # with a time of its own
+        (tmp_path / place / "bad.mp4").write_bytes(b"this is no video")
+        videos = {vid: tmp_path / place / f"{vid}.mp4" for vid in (*films, "bad", "gone")}
+        order = reversed(videos) if outs else videos
+        outs.append(tmp_path / place / "out")
+        result = extract({vid: videos[vid] for vid in order}, tiny_encoder, outs[-1], ExtractConfig(4))
+        assert set(result.failed) == {"bad", "gone"}
+    assert files(outs[0]) == files(outs[1])
+    assert set(files(outs[0])) >= {"features.json", "failed.json"}
+    assert str(tmp_path).encode() not in b"".join(files(outs[0]).values())
+
+
+def test_extraction_leaves_the_number_of_threads_as_it_was(films, tiny_encoder, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        extract({"a": films["ten"]}, tiny_encoder, tmp_path, workers=2)
+        seen = [torch.get_num_threads()]
+        new = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        new.start()
+        new.join()
+        assert seen == [3, 3]
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---------------------------------------------------------------------------------------------- accidents
+
+
+def whole(out: Path, undisturbed: dict[str, bytes]) -> None:
+    """What has its final name is what an undisturbed run leaves there, and all that is described is there."""
+    for path in out.glob("*.npy"):
+        assert path.read_bytes() == undisturbed[path.name]
+    for name in ("features.json", "failed.json"):
+        if (out / name).exists():
+            told, right = json.loads((out / name).read_bytes()), json.loads(undisturbed[name])
+            if name == "features.json":
+                assert {**told, "complete": True, "videos": {}} == {**right, "videos": {}}
+                told, right = told["videos"], right["videos"]
+                assert all((out / f"{vid}.npy").exists() for vid in told)
+            assert told.items() <= right.items()
+
+
+def handles() -> set[str]:
+    """Every file that this process has open, by its name, where the system tells."""
+    found, told = set(), Path("/proc/self/fd")
+    for link in told.iterdir() if told.exists() else ():
+        try:
+            found.add(os.readlink(link))
+        except FileNotFoundError:  # the folder that is read here
+            continue
+    return found
+
+
+@contextmanager
+def nothing_left(out: Path) -> Iterator[None]:
+    """No thread, no handle, no temporary file and no lock outlives the block."""
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+    assert list(out.glob(".*.tmp")) == []
+    assert not any(str(out) in name for name in handles())
+    if out.is_dir():
+        with locked(out):
+            pass
+
+
+SERVER = """
+import json, os, signal, sys, time, traceback
+from cuemark import extraction, folders
+from cuemark.encoders.video_encoder import VideoEncoder
+encoder, videos = VideoEncoder.load(sys.argv[1]), json.loads(sys.argv[2])
+folders.PATIENCE = 0  # a kill frees the lock at once
+for line in sys.stdin:
+    out, extraction.SECONDS_BETWEEN_MANIFESTS, delay = json.loads(line)
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            extraction.extract(videos, encoder, out, extraction.ExtractConfig(2), workers=2)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if delay is not None:
+        time.sleep(delay)
+        os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([status, time.monotonic() - began]), flush=True)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_kill_at_any_moment_and_run_again(films, tiny_encoder, tmp_path):
+    """Processes that have imported everything are forked, so that all of their time is extraction."""
+    tiny_encoder.save(tmp_path / "encoder.safetensors")
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video")
+    videos = {f"{vid}{i}": str(path) for i in range(2) for vid, path in films.items()}
+    videos["bad"] = str(tmp_path / "bad.mp4")
+    command = [sys.executable, "-c", SERVER, str(tmp_path / "encoder.safetensors"), json.dumps(videos)]
+    with (open(tmp_path / "log", "w") as log,
+          subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                           env={**os.environ, "OMP_NUM_THREADS": "1"}) as server):
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def run(out: Path, between: float, delay: float | None) -> tuple[int, float]:
+            print(json.dumps([str(out), between, delay]), file=server.stdin, flush=True)
+            answer = server.stdout.readline()
+            assert answer, (tmp_path / "log").read_text()
+            return tuple(json.loads(answer))
+
+        status, duration = run(tmp_path / "undisturbed", 5.0, None)
+        assert status == 0, (tmp_path / "log").read_text()
+        undisturbed = files(tmp_path / "undisturbed")
+        assert set(undisturbed) == {"features.json", "failed.json", LOCK,
+                                    *(f"{vid}.npy" for vid in videos if vid != "bad")}
+        rng = np.random.default_rng(0)
+        kills = partial = number = 0
+        while kills < 20:
+            out, between = tmp_path / f"out{number}", 5.0 * (number % 2)
+            number += 1
+            for _ in range(rng.integers(2, 6)):
+                status, _ = run(out, between, rng.uniform(0, duration))
+                whole(out, undisturbed)
+                if status == 0:  # it was faster
+                    break
+                assert status == -signal.SIGKILL, (tmp_path / "log").read_text()
+                kills += 1
+                partial += bool(list(out.glob(".*.tmp"))) or 0 < len(list(out.glob("*.npy"))) < len(films) * 2
+            status, _ = run(out, between, None)
+            assert status == 0, (tmp_path / "log").read_text()
+            assert files(out) == undisturbed
+        server.stdin.close()
+        assert server.wait() == 0
+    assert partial > 2  # or no moment was one
+
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("call", [1, 3, 6])
+@pytest.mark.parametrize("name", ["pwrite", "fsync", "replace", "open"])
+def test_a_full_disk(films, tiny_encoder, tmp_path, monkeypatch, name, call):
+    """From one moment on nothing can be written any more; what is there by then is whole, and the next run goes on."""
+    extract(films, tiny_encoder, tmp_path / "undisturbed", ExtractConfig(4))
+    undisturbed, out = files(tmp_path / "undisturbed"), tmp_path / "out"
+    extract({"ten": films["ten"]}, tiny_encoder, out, ExtractConfig(4))
+    real, calls, flags = getattr(os, name), [], os.O_CREAT
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        if name == "open" and (not arguments[1] & flags or LOCK in str(arguments[0])):
+            return real(*arguments, **options)
+        calls.append(arguments)
+        if len(calls) >= call:
+            raise FULL
+        return real(*arguments, **options)
+
+    with nothing_left(out):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, full)
+            patch.setattr(extraction, "SECONDS_BETWEEN_MANIFESTS", 0.0)
+            with pytest.raises(DataError, match=r"out' cannot be written \(No space left on device\); free some space "
+                                                "and run the same again: it goes on with what is missing"):
+                extract(films, tiny_encoder, out, ExtractConfig(4), workers=2)
+        whole(out, undisturbed)
+        assert (out / "ten.npy").exists()
+    assert set(extract(films, tiny_encoder, out, ExtractConfig(4)).skipped) >= {"ten"}
+    assert files(out) == undisturbed
+
+
+def test_a_disk_that_takes_half_a_row(films, tiny_encoder, tmp_path):
+    """The kernel writes as much of the eleventh row as fits below a file's largest size, and says how much."""
+    extract({"a": films["thirty"]}, tiny_encoder, tmp_path / "undisturbed", ExtractConfig(1))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with nothing_left(tmp_path / "out"):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (128 + 10 * 128 + 50, hard))
+            with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free some space"):
+                extract({"a": films["thirty"]}, tiny_encoder, tmp_path / "out", ExtractConfig(1), workers=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert set(files(tmp_path / "out")) == {LOCK}
+    extract({"a": films["thirty"]}, tiny_encoder, tmp_path / "out", ExtractConfig(1))
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+def test_folders_that_cannot_be_written(films, tiny_encoder, tmp_path):
+    (tmp_path / "file").write_text("somebody's")
+    for out in (tmp_path / "file", tmp_path / "file" / "out", Path("/proc/nowhere")):
+        with pytest.raises(DataError, match=rf"'{out}' cannot be written \(.*\); mend that") as caught:
+            extract({"a": films["ten"]}, tiny_encoder, out)
+        assert str(caught.value).endswith(".")
+    assert (tmp_path / "file").read_text() == "somebody's"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write into any folder")
+def test_a_read_only_folder(films, tiny_encoder, tmp_path):
+    out = tmp_path / "out"
+    extract({"a": films["ten"]}, tiny_encoder, out)
+    before = files(out)
+    out.chmod(0o555)
+    try:
+        with pytest.raises(DataError, match=r"out' cannot be written \(Permission denied\)"):
+            extract({"a": films["ten"], "b": films["short"]}, tiny_encoder, out)
+    finally:
+        out.chmod(0o755)
+    assert files(out) == before
+
+
+def watching(monkeypatch: pytest.MonkeyPatch, before: Callable[[Path, int], None]) -> None:
+    """Call ``before`` with a video's path and the number of each of its clips, before the clip is cut."""
+    real = extraction.clips_of
+
+    def clips(info: video.VideoInfo, *arguments: Any) -> Iterator[np.ndarray]:
+        with closing(real(info, *arguments)) as found:
+            number = 0
+            while True:
+                before(Path(info.path), number)
+                try:
+                    clip = next(found)
+                except StopIteration:
+                    return
+                yield clip
+                number += 1
+
+    monkeypatch.setattr(extraction, "clips_of", clips)
+
+
+def test_a_video_that_changes_while_it_is_read(films, tiny_encoder, tmp_path, monkeypatch):
+    moving = Path(shutil.copy(films["thirty"], tmp_path / "moving.mp4"))
+    videos, out = {"first": films["ten"], "moving": moving, "last": films["film"]}, tmp_path / "out"
+
+    def change(path: Path, number: int) -> None:
+        if path == moving and number == 1:
+            with open(path, "ab") as file:
+                file.write(bytes(8))
+
+    with monkeypatch.context() as patch, nothing_left(out):
+        watching(patch, change)
+        result = extract(videos, tiny_encoder, out, ExtractConfig(4))
+    assert (result.done, list(result.failed)) == (["first", "last"], ["moving"])
+    assert failures(out) == {"moving": "video 'moving.mp4' changed while it was being read; run the same again."}
+    assert set(files(out)) == {"features.json", "failed.json", LOCK, "first.npy", "last.npy"}
+    assert extract(videos, tiny_encoder, out, ExtractConfig(4)).done == ["moving"]
+    extract(videos, tiny_encoder, tmp_path / "undisturbed", ExtractConfig(4))
+    assert files(out) == files(tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        watching(patch, change)
+        with pytest.raises(VideoError, match="changed while it was being read"):
+            features_of(moving, tiny_encoder, ExtractConfig(4))
+
+
+def test_videos_that_were_replaced_taken_away_and_broken_between_two_runs(films, tiny_encoder, tmp_path, monkeypatch):
+    videos, out = {vid: tmp_path / f"{vid}.mp4" for vid in films}, tmp_path / "out"
+    for vid, path in videos.items():
+        shutil.copy(films[vid], path)
+    extract(videos, tiny_encoder, out, ExtractConfig(4))
+    before = files(out)
+    shutil.copy(films["film"], videos["thirty"])
+    videos["ten"].unlink()
+    videos["short"].write_bytes(b"this is no video")
+
+    def look(path: Path, number: int) -> None:
+        with pytest.raises(DataError, match="has not finished"):  # or a kill would leave features of another video
+            FeatureFolder.open(out)
+
+    with monkeypatch.context() as patch:
+        watching(patch, look)
+        result = extract(videos, tiny_encoder, out, ExtractConfig(4))
+    assert (result.done, result.skipped, list(result.failed)) == (["thirty"], ["ten", "film"], ["short"])
+    after = files(out)
+    assert set(after) == set(before) - {"short.npy"} | {"failed.json"}
+    assert after["thirty.npy"] == after["film.npy"] != before["thirty.npy"]
+    assert after["ten.npy"] == before["ten.npy"]
+    folder = FeatureFolder.open(out)
+    assert set(folder) == {"thirty", "ten", "film"}
+    assert folder["thirty"].duration == folder["film"].duration
+    assert list(failures(out)) == ["short"]
+
+
+def test_two_runs_at_once(films, tiny_encoder, tmp_path, monkeypatch):
+    out, begun, go = tmp_path / "out", threading.Event(), threading.Event()
+
+    def wait(path: Path, number: int) -> None:
+        begun.set()
+        assert go.wait(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "PATIENCE", 0.1)
+        watching(patch, wait)
+        first = threading.Thread(target=extract, args=(films, tiny_encoder, out, ExtractConfig(4)))
+        first.start()
+        try:
+            assert begun.wait(30)
+            before = set(os.listdir(out))
+            began = time.monotonic()
+            with pytest.raises(CuemarkError, match=r"another run is at work in '.*out'; wait until it has finished"):
+                extract(films, tiny_encoder, out, ExtractConfig(4))
+            assert 0.1 < time.monotonic() - began < 10
+            assert set(os.listdir(out)) >= before  # what is being written is not swept away
+        finally:
+            go.set()
+            first.join()
+    extract(films, tiny_encoder, tmp_path / "undisturbed", ExtractConfig(4))
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_a_video_that_breaks_off_while_its_clips_are_on_their_way(films, tiny_encoder, tmp_path, monkeypatch):
+    videos, out = {**films, "bad": Path(shutil.copy(films["thirty"], tmp_path / "bad.mp4"))}, tmp_path / "out"
+    extract(films, tiny_encoder, tmp_path / "undisturbed", ExtractConfig(4))
+
+    def break_off(path: Path, number: int) -> None:
+        if path.name == "bad.mp4" and number == 3:
+            raise VideoError(f"video '{path}' cannot be decoded after 2 s.")
+
+    for batch in (1, 2, 64):  # clips encoded before it breaks, and after
+        with monkeypatch.context() as patch, nothing_left(out):
+            watching(patch, break_off)
+            result = extract(videos, tiny_encoder, out, ExtractConfig(4, batch=batch), workers=2)
+        assert list(result.failed) == ["bad"]
+        left = files(out)
+        assert left.pop("failed.json") == b'{"bad": "video \'bad.mp4\' cannot be decoded after 2 s."}\n'
+        assert set(left) == set(files(tmp_path / "undisturbed"))
+        for vid in films:
+            np.testing.assert_allclose(np.load(out / f"{vid}.npy"), np.load(tmp_path / "undisturbed" / f"{vid}.npy"),
+                                       rtol=0, atol=1e-6)
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ["reader", "encoder", "caller"])
+def test_whatever_else_goes_wrong_reaches_the_caller(films, tiny_encoder, tmp_path, monkeypatch, where, kind):
+    out, calls, real, config = tmp_path / "out", [], extraction.backends.ready, ExtractConfig(4, batch=2)
+    extract(films, tiny_encoder, tmp_path / "undisturbed", config)
+
+    def fail(*_: Any) -> None:
+        calls.append(1)
+        if len(calls) >= 3:
+            if where == "caller":  # what Ctrl-C does, and what a failing bar would
+                raise kind("no memory, or no patience")
+            raise kind("a mistake")
+
+    def ready(*arguments: Any, **options: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+        run = real(*arguments, **options)
+        return lambda batch: fail() or run(batch)
+
+    with monkeypatch.context() as patch, nothing_left(out):
+        if where == "reader":
+            watching(patch, fail)
+        elif where == "encoder":
+            patch.setattr(extraction.backends, "ready", ready)
+        else:
+            patch.setattr(extraction.Bar, "advance", fail)
+        with pytest.raises(kind, match=r"mistake|no memory"):
+            extract(films, tiny_encoder, out, config, workers=2)
+    whole(out, files(tmp_path / "undisturbed"))
+    extract(films, tiny_encoder, out, config)
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_control_c(films, tiny_encoder, tmp_path, monkeypatch):
+    out, config = tmp_path / "out", ExtractConfig(4, batch=2)
+    extract(films, tiny_encoder, tmp_path / "undisturbed", config)
+
+    def interrupt(path: Path, number: int) -> None:
+        if number == 3 and path == films["thirty"]:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        if number >= 3:
+            time.sleep(0.2)  # the caller has nothing to do but to wait
+
+    with monkeypatch.context() as patch, nothing_left(out):
+        watching(patch, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            extract(films, tiny_encoder, out, config, workers=2)
+    whole(out, files(tmp_path / "undisturbed"))
+    extract(films, tiny_encoder, out, config)
+    assert files(out) == files(tmp_path / "undisturbed")
+
+
+def test_who_stops_listening_ends_the_work(films, tiny_encoder, tmp_path, monkeypatch):
+    """Also what nobody sweeps: every video that was begun takes its temporary file with it."""
+    watching(monkeypatch, lambda path, number: time.sleep(0.1 * (path == films["thirty"])))  # 36 times
+    with nothing_left(tmp_path):
+        outcomes = extraction.extracted(films, tiny_encoder, tmp_path, ExtractConfig(1, batch=2), 2, "cpu")
+        vid, entry = next(outcomes)
+        assert isinstance(entry, dict)
+        outcomes.close()
+    assert (tmp_path / f"{vid}.npy").exists()
+    assert not (tmp_path / "thirty.npy").exists()
+
+
+def test_a_call_that_cannot_be_meant_leaves_no_description(films, tiny_encoder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(CallError, match="workers must be"):
+        extract({"a": films["ten"]}, tiny_encoder, out, workers=0)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "onnxruntime", None)
+        patch.setitem(sys.modules, "onnx", None)
+        with pytest.raises(CallError, match="the backend 'onnx' needs"):
+            extract({"a": films["ten"]}, tiny_encoder, out, ExtractConfig(backend="onnx"))
+    assert set(files(out)) == {LOCK}
+    extract({"a": films["ten"]}, tiny_encoder, out)  # with another backend: nothing is in its way
+    before = files(out)
+    with pytest.raises(CallError, match="workers must be"):
+        extract({"a": films["ten"], "b": films["short"]}, tiny_encoder, out, workers=0)
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\0b"])
+def test_names_that_are_no_text(films, tiny_encoder, tmp_path, name):
+    """They are refused before hours of work; only a broken file's own name is told as it can be."""
+    with pytest.raises(CallError, match="cannot be the name of a file"):
+        extract({name: films["ten"]}, tiny_encoder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    result = extract({"good": films["ten"], "bad": tmp_path / f"{name}.mp4"}, tiny_encoder, tmp_path / "out")
+    assert (result.done, list(result.failed)) == (["good"], ["bad"])
+    assert list(failures(tmp_path / "out")) == ["bad"]
+
+
+def test_nothing_but_broken_videos(tiny_encoder, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video")
+    for _ in range(2):
+        result = extract({"bad": tmp_path / "bad.mp4"}, tiny_encoder, tmp_path / "out")
+        assert list(result.failed) == ["bad"]
+        assert set(files(tmp_path / "out")) == {"failed.json", LOCK}

@@ -23,7 +23,7 @@ from conftest import SMALL_GTAD, shared
 from cuemark import feature_files
 from cuemark.checkpoint import software
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError
-from cuemark.extraction import FeatureFolder, global_features
+from cuemark.extraction import FeatureFolder, failures, global_features
 from cuemark.feature_files import (
     Problem,
     actionformer,
@@ -36,6 +36,7 @@ from cuemark.feature_files import (
     verify,
     write_global,
 )
+from cuemark.folders import LOCK
 from cuemark.grid import Features, Grid
 from cuemark.recipe import load_recipe
 from cuemark.segments import Segment, VideoTruth, read_truth, write_truth
@@ -54,18 +55,21 @@ def numbers(seed: int, count: int, dim: int = 6) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, dim)).astype(np.float32)
 
 
-def make(folder: Path, videos: dict[str, int], dim: int = 6, dtype: str = "float32", **changes) -> Path:
+def make(folder: Path, videos: dict[str, int], dim: int = 6, dtype: str = "float32",
+         failed: dict[str, str] | None = None, **changes) -> Path:
     """A features folder as ``cuemark extract`` leaves it: video -> how many features (its seed, too)."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
     for vid, count in videos.items():
         np.save(folder / f"{vid}.npy", numbers(count, count, dim).astype(dtype))
         grid = Grid.of_clips(count, 16, 16, 15.0)
-        entries[vid] = {"grid": grid.to_json(), "duration": seconds(count), "padded": False}
+        entries[vid] = {"grid": grid.to_json(), "duration": seconds(count), "padded": False, "bytes": 1000 + count}
     meta = {"software": software(), "encoder": "tac r2plus1d", "weights": "0123456789abcdef", "dim": dim, "clip": CLIP,
-            "pooling": "mean", "dtype": dtype, "scaling": "bilinear", "precision": "fp32", "complete": True,
-            "videos": dict(sorted(entries.items())), "failed": {}}
+            "crops": 1, "pooling": "mean", "dtype": dtype, "scaling": "bilinear", "precision": "fp32",
+            "backend": "eager", "complete": True, "videos": dict(sorted(entries.items()))}
     (folder / "features.json").write_text(json.dumps({**meta, **changes}) + "\n")
+    if failed:
+        (folder / "failed.json").write_text(json.dumps(failed) + "\n")
     return folder
 
 
@@ -95,7 +99,7 @@ def test_the_folders_of_these_tests_are_like_real_ones(tiny_features, tmp_path):
     mine, real = describe(make(tmp_path, {"a": 3})), tiny_features.meta
     assert list(mine) == list(real)
     assert set(mine["clip"]) == set(real["clip"])
-    assert set(mine["videos"]["a"]) == set(next(iter(real["videos"].values())))
+    assert list(mine["videos"]["a"]) == list(next(iter(real["videos"].values())))
 
 
 # ---------------------------------------------------------------------------------------------- info, verify
@@ -121,11 +125,27 @@ def test_info(tmp_path):
 def test_info_of_what_is_not_finished_or_does_not_say(tmp_path):
     folder = make(tmp_path / "f", {"a": 3}, complete=False)
     (folder / "a.npy").unlink()
-    redescribe(folder, lambda meta: [meta.pop(key) for key in ("clip", "weights", "dim", "dtype", "failed")])
+    redescribe(folder, lambda meta: [meta.pop(key) for key in ("clip", "weights", "dim", "dtype")])
     found = info(folder)
     assert not found.complete
     assert [found.weights, found.dim, found.stride, found.fps, found.step] == [None] * 5
     assert found.bytes == 0
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", '"text"'])
+def test_reasons_that_are_none(tmp_path, text):
+    """They are read before anything is written; the features are as usable as before."""
+    folder, other = make(tmp_path / "f", {"a": 3}, failed={"bad": "no video"}), make(tmp_path / "other", {"b": 5})
+    assert verify(folder) == []
+    (folder / "failed.json").write_text(text)
+    (problem,) = verify(folder)
+    assert (problem.where, problem.serious) == (str(folder / "failed.json"), False)
+    assert set(FeatureFolder.open(folder)) == {"a"}
+    for call in (lambda: info(folder), lambda: merge([folder, other], tmp_path / "out")):
+        with pytest.raises(DataError, match=r"failed\.json") as caught:
+            call()
+        sentence(caught)
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_that_are_none(tmp_path):
@@ -215,7 +235,8 @@ def test_verify_finds_every_damage(tmp_path, name):
 
 
 def test_verify_names_what_is_not_listed_and_who_made_it(tmp_path):
-    folder = make(tmp_path, {"a": 3}, software="cuemark 0.0.1")
+    folder = make(tmp_path, {"a": 3}, software="cuemark 0.0.1", failed={"b": "no video"})
+    (folder / LOCK).touch()
     for name in ("other.npy", "notes.txt", ".b.npy.k3j2.tmp"):
         (folder / name).write_bytes(b"")
     found = {Path(p.where).name: p for p in verify(folder)}
@@ -252,6 +273,7 @@ def test_shards_become_the_folder_they_were_cut_from(tmp_path, copy):
     assert (sorted(result.done), result.skipped, result.clips) == (["a", "b", "c"], [], 15)
     assert result.failed == {"bad": "no video"}
     assert files(tmp_path / "out") == files(whole)
+    assert failures(tmp_path / "out") == {"bad": "no video"}
     assert os.path.samefile(one / "c.npy", tmp_path / "out" / "c.npy") is not copy
     assert verify(tmp_path / "out") == []
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.npy")}
@@ -259,6 +281,15 @@ def test_shards_become_the_folder_they_were_cut_from(tmp_path, copy):
     assert (again.done, sorted(again.skipped)) == ([], ["a", "b", "c"])
     assert files(tmp_path / "out") == files(whole)
     assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.npy")} == before
+
+
+def test_what_failed_in_one_shard_and_not_in_another_is_no_failure(tmp_path):
+    one = make(tmp_path / "one", {"c": 7}, failed={"a": "no memory"})
+    merge([one, make(tmp_path / "two", {"a": 3})], tmp_path / "out")
+    assert not (tmp_path / "out" / "failed.json").exists()
+    make(tmp_path / "out", {"a": 3, "c": 7}, failed={"b": "no video"})  # which a later shard has
+    merge([make(tmp_path / "three", {"b": 5})], tmp_path / "out")
+    assert files(tmp_path / "out") == files(make(tmp_path / "whole", {"a": 3, "b": 5, "c": 7}))
 
 
 def test_a_folder_grows(tmp_path):
@@ -293,6 +324,9 @@ def test_a_symbolic_link_is_followed(tmp_path):
     ({"clip": {**CLIP, "stride": 4}}, r"clip\.stride 4, but .* with 16;"),
     ({"clip": {**CLIP, "even": 100}}, r"clip\.even 100, but .* with None;"),
     ({"precision": "bf16"}, "precision bf16, but .* fp32"),
+    ({"crops": 3}, "crops 3, but .* with 1;"),
+    ({"pooling": "max"}, "pooling max, but .* with mean;"),
+    ({"backend": "onnx"}, "backend onnx, but .* with eager;"),
     ({"dtype": "float16"}, "dtype float16, but .* float32"),
     ({"dim": 7}, "dim 7, but .* 6"),
     ({"complete": False}, "has not finished"),
@@ -305,6 +339,18 @@ def test_different_features_are_not_merged(tmp_path, change, match):
         merge(folders, tmp_path / "out")
     sentence(caught)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["crops", "backend", "pooling"])
+def test_what_a_description_does_not_say_is_the_usual(tmp_path, key):
+    older = make(tmp_path / "older", {"a": 3})
+    redescribe(older, lambda meta: meta.pop(key))
+    assert verify(older) == []
+    out = merge([older, make(tmp_path / "newer", {"b": 5})], tmp_path / "out")
+    assert sorted(out.done) == ["a", "b"]
+    other = make(tmp_path / "other", {"c": 7}, **{key: {"crops": 3, "backend": "onnx", "pooling": "max"}[key]})
+    with pytest.raises(DataError, match=f"with {key}"):
+        merge([older, other], tmp_path / "out")
 
 
 def test_what_cannot_be_merged(tmp_path):
@@ -344,7 +390,7 @@ def test_what_cannot_be_merged(tmp_path):
 
 KILLED_MERGE = """
 import os, shutil, signal, sys
-from cuemark import feature_files
+from cuemark import extraction, feature_files
 where, out, *folders = sys.argv[1:]
 count = 0
 def dying(name, real):
@@ -363,7 +409,7 @@ if where == "linking":
 elif where == "copying":
     shutil.copyfileobj = dying(where, shutil.copyfileobj)
 else:
-    feature_files.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    extraction.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 feature_files.merge(folders, out, copy=where == "copying")
 """
 
@@ -423,6 +469,8 @@ def test_an_export_comes_back_as_it_was(tmp_path, dtype):
     for vid in ("a", "b", "with.dots"):
         assert (tmp_path / "back" / f"{vid}.npy").read_bytes() == (folder / f"{vid}.npy").read_bytes()
     mine, back = describe(folder), describe(tmp_path / "back")
+    for entry in mine["videos"].values():
+        del entry["bytes"]  # of a file that nobody has any more
     assert {k: back[k] for k in mine} == mine
     assert set(back) - set(mine) == {"foreign", "source"}
     assert back["foreign"] is False
@@ -433,6 +481,17 @@ def test_an_export_comes_back_as_it_was(tmp_path, dtype):
     with pytest.raises(CallError, match="leave out even"):
         import_(tmp_path / "out.h5", tmp_path / "wrong", even=True)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_how_clips_were_looked_at_is_kept_on_the_journey(tmp_path):
+    told = {"crops": 3, "pooling": "max", "backend": "onnx", "precision": "bf16"}
+    export(make(tmp_path / "f", {"a": 3}, **told), tmp_path / "out.h5")
+    import_(tmp_path / "out.h5", tmp_path / "back")
+    back = describe(tmp_path / "back")
+    assert {key: back[key] for key in told} == told
+    export(make(tmp_path / "g", {"a": 3}), tmp_path / "other.h5")
+    with pytest.raises(DataError, match="holds features with crops 3, but these have 1"):
+        import_(tmp_path / "other.h5", tmp_path / "back")
 
 
 def test_a_localizer_knows_its_features_after_the_journey(tiny_features, tiny_localizer, tmp_path):
@@ -721,7 +780,7 @@ def test_features_that_do_not_fit_the_duration(tmp_path, count, length, right):
     result = import_(tmp_path / "a.h5", tmp_path / "f", durations=durations, **TSP, lenient=True)
     assert result.done == ["b"]
     assert f"{count} features" in result.failed["a"]
-    assert FeatureFolder.open(tmp_path / "f").meta["failed"] == result.failed
+    assert failures(tmp_path / "f") == info(tmp_path / "f").failed == result.failed
 
 
 @pytest.mark.parametrize("stride", [1, 4, 16, 40])

@@ -11,7 +11,7 @@ from conftest import make_encoder
 
 from cuemark import localization
 from cuemark.errors import ModelError, VideoError
-from cuemark.extraction import extract
+from cuemark.extraction import ExtractConfig, extract
 from cuemark.localization import by_name, load, localize, localize_all, localize_features
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.segments import Segment
@@ -43,7 +43,7 @@ def test_a_raw_video_gives_what_its_features_give(model, tiny_features, tiny_wor
 def test_a_loaded_localizer_is_the_saved_one(model, tiny_localizer, tiny_features, tmp_path):
     only = ["testing_0000"]
     assert localize_features(tiny_features, model, only) == localize_features(tiny_features, tiny_localizer, only)
-    assert (model.classes, model.stride, model.features) == (
+    assert (model.classes, model.extraction.stride, model.features) == (
         ("bouncing", "rocking"), 4, tiny_localizer.features)
     model.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "localizer.safetensors").read_bytes()
@@ -112,7 +112,7 @@ def test_a_localizer_without_an_encoder_cannot_look(tiny_localizer, tiny_world, 
 def test_features_of_another_encoder_are_refused(model, tiny_world, tmp_path):
     other = make_encoder(1)
     videos = {"a": tiny_world.videos["training_0004"]}
-    extract(videos, other, tmp_path / "other", stride=4)
+    extract(videos, other, tmp_path / "other", ExtractConfig(stride=4))
     with pytest.raises(ModelError) as caught:
         localize_features(localization.FeatureFolder.open(tmp_path / "other"), model)
     for side in (other.weights, other.name, model.features["weights"], "tiny 0", str(tmp_path / "other")):
@@ -120,7 +120,7 @@ def test_features_of_another_encoder_are_refused(model, tiny_world, tmp_path):
 
 
 def test_features_of_another_stride_are_refused(model, tiny_world, tiny_encoder, tmp_path):
-    extract({"a": tiny_world.videos["training_0004"]}, tiny_encoder, tmp_path / "other", stride=8)
+    extract({"a": tiny_world.videos["training_0004"]}, tiny_encoder, tmp_path / "other", ExtractConfig(stride=8))
     with pytest.raises(ModelError, match=r"'stride': 8.*'stride': 4"):
         localize_features(localization.FeatureFolder.open(tmp_path / "other"), model)
 

@@ -22,10 +22,11 @@ import numpy as np
 import pytest
 from conftest import shared
 
-from cuemark import preparation, video
+from cuemark import folders, preparation, video
 from cuemark.datasets import tsp
 from cuemark.datasets.format import Reading
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError
+from cuemark.folders import LOCK
 from cuemark.preparation import prepare
 
 H, W = 48, 64
@@ -388,7 +389,7 @@ def test_processes_give_the_same_bytes(tmp_path: Path) -> None:
     for name, workers in (("a", 0), ("b", 2), ("c", 0)):
         prepare(clips, tmp_path / name, workers=workers)
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
-    assert sorted(contents(tmp_path / "a")) == [".prepare.lock", *(f"{i}.mp4" for i in range(4)), "metadata.csv",
+    assert sorted(contents(tmp_path / "a")) == [LOCK, *(f"{i}.mp4" for i in range(4)), "metadata.csv",
                                                 "prepared.json"]
 
 
@@ -529,7 +530,7 @@ def test_a_killed_run_takes_its_processes_with_it(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
     try:
-        with open(out / preparation.LOCK, "r+") as lock:
+        with open(out / LOCK, "r+") as lock:
             with pytest.raises(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.kill(child, signal.SIGCONT)
@@ -556,10 +557,10 @@ def test_two_runs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     clip = film(tmp_path / "v.mp4", 3)
     out = tmp_path / "out"
     prepare([clip], out, workers=0)
-    monkeypatch.setattr(preparation, "PATIENCE", 0.1)
-    with open(out / preparation.LOCK, "r+") as other:
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    with open(out / LOCK, "r+") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(CuemarkError, match="another run is preparing videos in"):
+        with pytest.raises(CuemarkError, match="another run is at work in"):
             prepare([clip], out, workers=0)
     assert prepare([clip], out, workers=0).skipped == ["v"]
 
@@ -576,7 +577,7 @@ def test_a_file_that_grows_too_large(tmp_path: Path, workers: int) -> None:
     arguments = [str(tmp_path / name) for name in ("out", "large.mp4", "small.mp4")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert sorted(contents(tmp_path / "out")) == [".prepare.lock", "metadata.csv", "prepared.json", "small.mp4"]
+    assert sorted(contents(tmp_path / "out")) == [LOCK, "metadata.csv", "prepared.json", "small.mp4"]
     assert described(tmp_path / "out")["failed"]["large"] == "video 'large.mp4' cannot be encoded (File too large)."
 
 
@@ -591,9 +592,9 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real(source, target)
 
     monkeypatch.setattr(preparation.os, "replace", full)
-    with pytest.raises(VideoError, match=r"1\.mp4' cannot be written \(No space left on device\); free some space"):
+    with pytest.raises(DataError, match=r"1\.mp4' cannot be written \(No space left on device\); free some space"):
         prepare(clips, tmp_path / "out", workers=0)
-    assert sorted(contents(tmp_path / "out")) == [".prepare.lock", "0.mp4", "metadata.csv", "prepared.json"]
+    assert sorted(contents(tmp_path / "out")) == [LOCK, "0.mp4", "metadata.csv", "prepared.json"]
     told = described(tmp_path / "out")
     assert (told["complete"], list(told["videos"]), told["failed"]) == (False, ["0"], {})
     monkeypatch.undo()
@@ -603,7 +604,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     clip = film(tmp_path / "v.mp4", 3)
     (tmp_path / "file").write_text("")
-    with pytest.raises(VideoError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot be written"):
         prepare([clip], tmp_path / "file" / "out", workers=0)
 
 

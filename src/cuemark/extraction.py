@@ -4,101 +4,437 @@ Every frame is decoded once; overlapping clips are windows over that stream. Cli
 (at the encoder's ``fps``) into the video, as in TSP's extraction; what is left at the end is dropped, and a video
 shorter than one clip is padded by repeating its last frame, and says so.
 
-The folder: one ``<video_id>.npy`` ``(T, C)`` each, readable by ActionFormer and OpenTAD as it is, and
-``features.json``: the encoder and the digest of its weights, clip length, stride, rate, each video's grid. Files are
-written to a temporary name and renamed; a video is there when ``features.json`` lists it, and the folder is complete
-when that says so. A run that was killed goes on where it was and ends with the same bytes.
+Dataflow::
 
-A clip's bytes do not depend on its neighbours: batches have one shape, the last padded, and never mix videos.
+    files -> reader threads: probe, decode, scale, crop, cut clips (crops, T, h, w, 3) uint8
+          -> batches of one size, of whatever videos are being read (a bounded queue)
+          -> encoder threads: normalise, network -> rows (C,) -> their place in their video's file
+
+On a CPU there are as many encoder threads as cores, each computing on one of them: that is faster than one batch on all
+cores, and a feature's bytes then depend neither on their number nor on the clip's neighbours. On a GPU there are two,
+each with a stream of its own, so that copies hide behind the network.
+
+The folder: one ``<video_id>.npy`` ``(T, C)`` each, readable by ActionFormer and OpenTAD as it is; ``features.json``:
+the encoder and the digest of its weights, how it looked, each video's grid; ``failed.json``: what could not be read.
+Files are written to a temporary name and renamed; a video is there when ``features.json`` lists it, and the folder is
+complete when that says so. A run that was killed goes on where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
 
+import os
+import queue
+import tempfile
+import threading
 import time
 import tokenize
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from cuemark import video
 from cuemark.batch import normalised
 from cuemark.checkpoint import software
-from cuemark.clips import TOLERANCE, clip_count, cut
-from cuemark.encoders.video_encoder import VideoEncoder, encode
-from cuemark.errors import CallError, CuemarkError, DataError, ModelError, within
+from cuemark.clips import ClipConfig, clip_count, cut
+from cuemark.encoders import backends
+from cuemark.encoders.backends import Backend, Run
+from cuemark.encoders.video_encoder import VideoEncoder
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError, unknown, within
+from cuemark.folders import locked, sweep, unwritable
 from cuemark.grid import Features, Grid
 from cuemark.progress import Bar, say
-from cuemark.segments import read_json, replacing, write_json
+from cuemark.segments import read_json, write_json
+
+T = TypeVar("T")
 
 MANIFEST = "features.json"
+FAILED = "failed.json"
 SECONDS_BETWEEN_MANIFESTS = 5.0
+USUAL = {"crops": 1, "pooling": "mean", "backend": "eager"}
+"""What a description means that does not say it: of folders from before it could be chosen, or of other people's."""
 
 
-def sampled(path: str | Path, encoder: VideoEncoder, count: int, height: int, width: int) -> Iterator[np.ndarray]:
-    """The ``count`` frames shown at 0, 1/fps, 2/fps … seconds, resized and centre-cropped: ``(crop, crop, 3)`` uint8.
+@dataclass(frozen=True)
+class ExtractConfig:
+    """How videos become features; all of it is written into the folder."""
 
-    The last frame is repeated where the video ends early.
+    stride: int = 16
+    """Frames between the starts of clips; 16 is one clip length."""
+    fps: float | None = None
+    """Frames a second that clips are made of; None: what the encoder was trained with."""
+    crops: Literal[1, 3] = 1
+    """Squares of each frame: the centre, or three along its longer side, whose features are averaged."""
+    pooling: Literal["mean", "max"] = "mean"
+    """Over time and space of the encoder's last layer."""
+    bf16: bool = False
+    """Compute in bf16 where the hardware does."""
+    backend: Backend = "eager"
+    """What computes the network."""
+    dtype: Literal["float16", "float32"] = "float32"
+    """On disk."""
+    batch: int = 8
+    """Clips encoded at a time by each thread; no feature depends on it by more than rounding."""
+
+    def __post_init__(self) -> None:
+        within("stride", self.stride, 1)
+        within("batch", self.batch, 1)
+        if self.fps is not None:
+            within("fps", self.fps, 1e-3, 1000)
+        if self.crops not in (1, 3):
+            raise CallError(f"crops must be 1 or 3, got {self.crops}.")
+        for name, known in (("pooling", ("mean", "max")), ("dtype", ("float16", "float32"))):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+
+    def clip(self, encoder: VideoEncoder) -> ClipConfig:
+        """How clips are looked at."""
+        return encoder.clip if self.fps is None else replace(encoder.clip, fps=float(self.fps))
+
+    def described(self, encoder: VideoEncoder) -> dict[str, Any]:
+        """What tells these features from others, as :data:`MANIFEST` says it."""
+        return {
+            "software": software(), "encoder": encoder.name, "weights": encoder.weights, "dim": encoder.dim,
+            "clip": {**asdict(self.clip(encoder)), "stride": self.stride}, "crops": self.crops,
+            "pooling": self.pooling, "dtype": self.dtype, "scaling": video.SCALING,
+            "precision": "bf16" if self.bf16 else "fp32", "backend": self.backend,
+        }
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> ExtractConfig:
+        """The inverse of :meth:`described`, for raw videos that a localizer shall see as it saw others in training.
+
+        What computes the network, and what it is written as, is no part of that.
+        """
+        clip = described["clip"]
+        return cls(stride=int(clip["stride"]), fps=float(clip["fps"]), crops=described.get("crops", 1),
+                   pooling=described.get("pooling", "mean"), bf16=described.get("precision") == "bf16")
+
+
+def chosen(device: str) -> torch.device:
+    """A device by its name; ``"auto"`` is a GPU where there is one.
+
+    Raises:
+        CallError: there is no such device here.
     """
-    clip = encoder.clip
-    number, shown = 0, None
-    for stamp, image in video.frames(path, clip.size(height, width)):
-        while shown is not None and number < count and number / clip.fps + TOLERANCE < stamp:
-            yield shown
-            number += 1
-        if number == count:
-            return
-        shown = cut(image[None], clip.crop)[0]
-    assert shown is not None  # video.frames raises where there is none
-    for _ in range(number, count):
-        yield shown
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except RuntimeError:
+        raise CallError(f"'{device}' is no device; use auto, cpu, cuda or cuda:1.") from None
+    if found.type not in ("cpu", "cuda") or (found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count()):
+        raise CallError(f"device '{device}' is not here; PyTorch sees {torch.cuda.device_count()} CUDA devices: use "
+                        "cpu, or install a CUDA build of PyTorch.")
+    return found
 
 
-def features_of(path: str | Path, encoder: VideoEncoder, stride: int = 16, batch: int = 16, bf16: bool = False
-                ) -> tuple[Features, bool]:
-    """Features of one video, and whether it was shorter than a clip and padded.
+# ---------------------------------------------------------------------------------------------- one video
+
+
+def features_of(path: str | Path, encoder: VideoEncoder, config: ExtractConfig | None = None, *,
+                workers: int | None = None, device: torch.device | str = "cpu") -> tuple[Features, bool]:
+    """Features of one video in float32, and whether it was shorter than a clip and padded.
 
     Args:
-        stride: frames at ``encoder.clip.fps`` between the starts of clips; 16 is one clip length.
-        batch: clips encoded at a time.
-        bf16: compute under bf16 autocast.
+        workers: threads that encode on a CPU; None: as many as PyTorch would use cores.
 
     Raises:
         VideoError: the file cannot be used.
     """
-    info, clip = video.probe(path), encoder.clip
-    frames, clips = clip_count(info.duration, clip, stride)
-    needed = (clips - 1) * stride + clip.frames
-    rows: list[np.ndarray] = []
+    pipeline = _Pipeline({"": (Path(path), None)}, encoder, config or ExtractConfig(), workers, device)
+    with closing(pipeline.settled()) as settled:
+        (_, outcome), = settled
+    if isinstance(outcome, CuemarkError):
+        raise outcome
+    assert outcome.rows is not None
+    return Features(outcome.rows, outcome.grid, outcome.duration), outcome.padded
+
+
+def clips_of(info: video.VideoInfo, clip: ClipConfig, stride: int, crops: int) -> Iterator[np.ndarray]:
+    """The clips of a video that start every ``stride`` frames: ``(crops, T, crop, crop, 3)`` uint8.
+
+    The last frame is repeated where the video is shorter than a clip.
+    """
+    frames, count = clip_count(info.duration, clip, stride)
+    needed = (count - 1) * stride + clip.frames
+    pictures = video.frames_every(info.path, 1 / clip.fps, min(frames, needed), clip.size(info.height, info.width))
     window: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
     skip = 0  # frames between two clips, when the stride is longer than a clip
-    last = None
-    stream = sampled(path, encoder, min(frames, needed), info.height, info.width)
-    for number in range(needed):
-        last = next(stream, last)
-        assert last is not None
+    picture: np.ndarray | None = None
+    for _ in range(needed):
+        picture = next(pictures, picture)
+        assert picture is not None
         if skip:
             skip -= 1
             continue
-        window.append(last)
+        window.append(_squares(picture, clip.crop, crops))
         if len(window) == clip.frames:
-            waiting.append(np.stack(window))
+            yield np.stack(window, axis=1)
             skip = max(0, stride - clip.frames)
             window = window[stride:]
-            if len(waiting) == batch or number == needed - 1:
-                rows.append(_encode(encoder, waiting, batch, bf16))
-                waiting = []
-    grid = Grid.of_clips(clips, stride, clip.frames, clip.fps)
-    return Features(np.concatenate(rows), grid, info.duration), frames < clip.frames
 
 
-def _encode(encoder: VideoEncoder, clips: list[np.ndarray], batch: int, bf16: bool) -> np.ndarray:
-    padded = clips + [np.zeros_like(clips[0])] * (batch - len(clips))
-    tensor = normalised(np.stack(padded), encoder.clip.mean, encoder.clip.std)
-    return encode(encoder.network, tensor, bf16)[: len(clips)].numpy()
+def _squares(picture: np.ndarray, side: int, crops: int) -> np.ndarray:
+    """``(crops, side, side, 3)`` of ``(H, W, 3)``: the centre; or both ends and the centre of the longer side."""
+    centre = cut(picture[None], side)
+    if crops == 1:
+        return centre
+    height, width = picture.shape[:2]
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    first, last = (((top, 0), (top, width - side)) if width >= height else ((0, left), (height - side, left)))
+    ends = [picture[y : y + side, x : x + side] for y, x in (first, last)]
+    return np.stack([ends[0], centre[0], ends[1]])
+
+
+# ---------------------------------------------------------------------------------------------- many videos
+
+
+class _Video:
+    """A video on its way: what is known of it, where its rows go, and how many are missing."""
+
+    def __init__(self, path: Path, target: Path | None, encoder: VideoEncoder, config: ExtractConfig) -> None:
+        self.path, self.target = path, target
+        self.before = _state(path)
+        self.info = video.probe(path)
+        self.duration = self.info.duration
+        clip = config.clip(encoder)
+        frames, self.count = clip_count(self.duration, clip, config.stride)
+        self.padded = frames < clip.frames
+        self.grid = Grid.of_clips(self.count, config.stride, clip.frames, clip.fps)
+        self.missing = self.count
+        self.broken = False
+        self.lock = threading.Lock()
+        self.dtype = np.dtype(config.dtype if target is not None else np.float32)
+        self.rows = np.empty((self.count, encoder.dim), self.dtype) if target is None else None
+        self.handle, self.temporary, self.offset = -1, "", 0
+        if target is not None:
+            self.handle, self.temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+            with open(self.handle, "wb", closefd=False) as file:
+                np.lib.format.write_array_header_1_0(file, {
+                    "descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False,
+                    "shape": (self.count, encoder.dim)})
+                self.offset = file.tell()
+
+    def put(self, number: int, row: np.ndarray) -> bool:
+        """Place a row; whether it was the last one missing. Rows come in any order."""
+        if self.rows is not None:
+            self.rows[number] = row
+        else:
+            data = np.ascontiguousarray(row, self.dtype).tobytes()
+            with self.lock:
+                if self.broken:
+                    return False
+                if os.pwrite(self.handle, data, self.offset + number * len(data)) != len(data):
+                    raise OSError(28, os.strerror(28))  # a short write is a full disk
+        with self.lock:
+            self.missing -= 1
+            return self.missing == 0 and not self.broken
+
+    def finish(self) -> None:
+        """All rows are there: under the final name with them."""
+        if self.before != _state(self.path):
+            self.discard()
+            raise VideoError(f"video '{self.path}' changed while it was being read; run the same again.")
+        if self.target is not None:
+            os.fchmod(self.handle, 0o644)
+            os.fsync(self.handle)
+            os.close(self.handle)
+            self.handle = -1
+            os.replace(self.temporary, self.target)
+
+    def discard(self) -> None:
+        """Nothing comes of it: rows that are still on their way are dropped."""
+        with self.lock:
+            self.broken = True
+            if self.handle >= 0:
+                os.close(self.handle)
+                Path(self.temporary).unlink(missing_ok=True)
+                self.handle = -1
+
+    def entry(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {"grid": self.grid.to_json(), "duration": self.duration, "padded": self.padded,
+                "bytes": self.before[0]}
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """What tells that a file has changed."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # reading it will say why
+        return 0, 0, 0
+    return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+Item = tuple[str, _Video, int, np.ndarray]
+"""Id, video, and a clip of it: its number and its squares."""
+
+
+class _Stopped(Exception):
+    """Somebody ended the run; threads leave."""
+
+
+def runner(encoder: VideoEncoder, config: ExtractConfig, device: torch.device | str) -> Run:
+    """The network made ready for batches of ``config``; a program that has many pipelines makes it once.
+
+    Raises:
+        CallError: see :func:`cuemark.encoders.backends.ready`; or a backend that does not compute on ``device``.
+    """
+    device, clip = torch.device(device), config.clip(encoder)
+    if device.type != "cpu" and config.backend not in ("eager", "compile"):
+        raise CallError(f"backend {config.backend} computes on the CPU; use --device cpu, or the eager backend.")
+    network = encoder.network if device.type == "cpu" else deepcopy(encoder.network).to(device)
+    shape = (max(1, config.batch // config.crops) * config.crops, 3, clip.frames, clip.crop, clip.crop)
+    return backends.ready(network, config.backend, shape, pooling=config.pooling, bf16=config.bf16)
+
+
+class _Pipeline:
+    """Threads that read videos and threads that encode their clips, in batches across videos.
+
+    Args:
+        jobs: id -> (file, where its features go; None: into memory).
+        workers: threads that encode on a CPU; None: as many as PyTorch would use cores.
+        run: what :func:`runner` makes of the same encoder, configuration and device; None: made here.
+    """
+
+    def __init__(self, jobs: Mapping[str, tuple[Path, Path | None]], encoder: VideoEncoder, config: ExtractConfig,
+                 workers: int | None, device: torch.device | str, run: Run | None = None) -> None:
+        self.encoder, self.config, self.device = encoder, config, torch.device(device)
+        cores = torch.get_num_threads() if workers is None else workers
+        within("workers", cores, 1)
+        self.jobs = jobs
+        self.todo: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for name in jobs:
+            self.todo.put(name)
+        self.encoders = cores if self.device.type == "cpu" else 2
+        readers = min(len(jobs), max(2, cores))
+        self.pending: list[Item] = []
+        self.batches: queue.Queue[list[Item] | None] = queue.Queue(self.encoders)
+        self.events: queue.SimpleQueue[tuple[str, _Video | BaseException]] = queue.SimpleQueue()
+        self.begun: dict[str, _Video] = {}
+        self.reading, self.guard = readers, threading.Lock()
+        self.stop = threading.Event()
+        self.per_batch = max(1, config.batch // config.crops)
+        clip = config.clip(encoder)
+        self.shape = (self.per_batch * config.crops, clip.frames, clip.crop, clip.crop, 3)
+        self.run = run or runner(encoder, config, self.device)
+        self.threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True)
+                        for work in (self._read,) * readers + (self._encode,) * self.encoders]
+
+    def settled(self) -> Generator[tuple[str, _Video | CuemarkError], None, None]:
+        """Each video as it is finished, or why it could not be; closing the generator ends all work.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        usual = torch.get_num_threads()
+        for thread in self.threads:
+            thread.start()
+        try:
+            for _ in self.jobs:
+                name, outcome = self.events.get()
+                self.begun.pop(name, None)
+                if isinstance(outcome, BaseException) and not isinstance(outcome, CuemarkError):
+                    raise outcome
+                yield name, outcome
+        finally:
+            self.stop.set()
+            for thread in self.threads:
+                thread.join()
+            for unfinished in self.begun.values():
+                unfinished.discard()
+            torch.set_num_threads(usual)  # new threads begin with what the last one set
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self.events.put(("", error))
+
+    def _read(self) -> None:
+        """A reader: videos to clips to batches, one video after the other."""
+        while not self.stop.is_set():
+            try:
+                name = self.todo.get_nowait()
+            except queue.Empty:
+                break
+            path, target = self.jobs[name]
+            found: _Video | None = None
+            try:
+                found = self.begun[name] = _Video(path, target, self.encoder, self.config)
+                clips = clips_of(found.info, self.config.clip(self.encoder), self.config.stride, self.config.crops)
+                for number, clip in enumerate(clips):
+                    self._add((name, found, number, clip))
+            except CuemarkError as error:
+                if found is not None:
+                    found.discard()
+                self.events.put((name, error))
+            except BaseException:
+                if found is not None:
+                    found.discard()
+                raise
+        with self.guard:
+            self.reading -= 1
+            last = self.reading == 0
+            rest, self.pending = (self.pending, []) if last else ([], self.pending)
+        if last:
+            if rest:
+                self._put(rest)
+            for _ in range(self.encoders):
+                self._put(None)
+
+    def _add(self, item: Item) -> None:
+        with self.guard:
+            self.pending.append(item)
+            full, self.pending = ((self.pending, []) if len(self.pending) == self.per_batch else ([], self.pending))
+        if full:
+            self._put(full)
+
+    def _put(self, batch: list[Item] | None) -> None:
+        while not self.stop.is_set():
+            try:
+                return self.batches.put(batch, timeout=0.1)
+            except queue.Full:
+                continue
+        raise _Stopped
+
+    def _take(self) -> list[Item] | None:
+        while not self.stop.is_set():
+            try:
+                return self.batches.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        raise _Stopped
+
+    def _encode(self) -> None:
+        """An encoder: batches to rows in their places."""
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)  # of this thread
+        else:
+            torch.cuda.set_stream(torch.cuda.Stream(self.device))
+        clip, crops = self.encoder.clip, self.config.crops
+        buffer = torch.zeros(self.shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        while (batch := self._take()) is not None:
+            filled = buffer.numpy()
+            filled[len(batch) * crops :] = 0
+            for i, (_, _, _, squares) in enumerate(batch):
+                filled[i * crops : (i + 1) * crops] = squares
+            tensor = normalised(buffer.to(self.device, non_blocking=True), clip.mean, clip.std)
+            rows = self.run(tensor).float().cpu().numpy()
+            rows = rows.reshape(self.per_batch, crops, -1).mean(1, dtype=np.float32)
+            for (name, found, number, _), row in zip(batch, rows):
+                try:
+                    if found.put(number, row):
+                        found.finish()
+                        self.events.put((name, found))
+                except CuemarkError as error:
+                    self.events.put((name, error))
 
 
 # ---------------------------------------------------------------------------------------------- folders
@@ -176,79 +512,177 @@ class Extraction:
     seconds: float = 0.0
 
 
-def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | Path, *, stride: int = 16,
-            batch: int = 16, bf16: bool = False, dtype: Literal["float16", "float32"] = "float32") -> Extraction:
+Outcomes = Generator[tuple[str, dict[str, Any] | CuemarkError], None, None]
+"""Each video's id, as it is finished: what :data:`MANIFEST` says of it, or why it could not be read."""
+
+
+def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | Path,
+            config: ExtractConfig | None = None, *, workers: int | None = None, device: torch.device | str = "cpu"
+            ) -> Extraction:
     """Write the features of ``videos`` (id -> file) into the folder ``out``; what is there already is skipped.
 
-    A broken video is named and counted, and the rest goes on.
+    A file of another size than the one its features are from is read again. A broken video is named in
+    :data:`FAILED`, with its reason, and the rest goes on; what an earlier state of it gave is then removed.
+
+    Args:
+        workers: threads that encode on a CPU; None: as many as PyTorch would use cores. No feature depends on it.
+        device: ``"cpu"``, ``"cuda"`` …
 
     Raises:
-        ModelError: ``out`` holds features of another encoder, stride or precision.
-        DataError: ``out`` holds a ``features.json`` that is none.
-        CallError: an id that cannot be a file's name, or a stride or batch below 1.
+        ModelError: ``out`` holds features of another encoder, or that were made in another way.
+        DataError: ``out`` holds a ``features.json`` that is none, or cannot be written; what was finished stays.
+        CallError: an id that cannot be a file's name, or an impossible setting.
+        CuemarkError: another run is at work in ``out``.
     """
-    out, clip = Path(out), encoder.clip
-    within("stride", stride, 1)
-    within("batch", batch, 1)
+    out, config = Path(out), config or ExtractConfig()
+    return fill(videos, encoder, out, config, lambda jobs: extracted(jobs, encoder, out, config, workers, device))
+
+
+def extracted(jobs: Mapping[str, Path], encoder: VideoEncoder, out: Path, config: ExtractConfig, workers: int | None,
+              device: torch.device | str, run: Run | None = None) -> Outcomes:
+    """Features of ``jobs`` (id -> file) to their files in ``out``, in any order; its description is not touched.
+
+    Raises:
+        CallError: an impossible setting.
+        OSError: a file cannot be written.
+    """
+    pipeline = _Pipeline({vid: (path, out / f"{vid}.npy") for vid, path in jobs.items()}, encoder, config, workers,
+                         device, run)
+    with closing(pipeline.settled()) as settled:
+        for vid, outcome in settled:
+            yield vid, outcome if isinstance(outcome, CuemarkError) else outcome.entry()
+
+
+def fill(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: Path, config: ExtractConfig,
+         work: Callable[[Mapping[str, Path]], Outcomes]) -> Extraction:
+    """What :func:`extract` does, whoever does the work: that gets what is missing, and puts files in their place."""
+    began = time.monotonic()
     for vid in videos:
-        if not vid or Path(vid).name != vid:
-            raise CallError(f"'{vid}' cannot be the name of a file in '{out}'; give each video a name of its own, "
-                            "without slashes.")
-    head = {
-        "software": software(), "encoder": encoder.name, "weights": encoder.weights, "dim": encoder.dim,
-        "clip": {**asdict(clip), "stride": stride}, "pooling": "mean", "dtype": dtype, "scaling": video.SCALING,
-        "precision": "bf16" if bf16 else "fp32",
-    }
-    entries, result, began = _resume(out, head), Extraction(), time.monotonic()
-    for left in out.glob(".*.tmp"):  # what a kill inside a write leaves behind
-        left.unlink(missing_ok=True)
-    saved = time.monotonic()
-
-    def describe(complete: bool) -> None:
-        write_json(out / MANIFEST, {**head, "complete": complete, "videos": dict(sorted(entries.items())),
-                                    "failed": dict(sorted(result.failed.items()))})
-
-    with Bar("extracting", len(videos)) as bar:
-        for vid, path in videos.items():
-            if vid in entries and (out / f"{vid}.npy").exists():
-                result.skipped.append(vid)
-                bar.advance()
-                continue
+        if not vid or Path(vid).name != vid or "\0" in vid or vid != vid.encode(errors="ignore").decode():
+            raise CallError(f"'{vid}' cannot be the name of a file in '{out}'; give each video a name of its own, in "
+                            "UTF-8 and without slashes.")
+    Book.open(out, config.described(encoder))  # refuses before anything is written
+    result = Extraction()
+    try:
+        with locked(out):
+            book = Book.open(out, config.described(encoder))
+            sweep(out)
+            jobs: dict[str, Path] = {}
+            for vid, path in videos.items():
+                if book.holds(vid, Path(path)):
+                    result.skipped.append(vid)
+                else:
+                    jobs[vid] = Path(path)
+            stale = [vid for vid in jobs if book.entries.pop(vid, None) is not None]
+            if stale:  # their files are replaced before they are described anew
+                book.write(complete=False)
             try:
-                features, padded = features_of(path, encoder, stride, batch, bf16)
-            except CuemarkError as error:
-                result.failed[vid] = str(error)
-                say(f"left out: {error}")
-                bar.advance()
-                continue
-            with replacing(out / f"{vid}.npy", "wb") as file:
-                np.save(file, np.ascontiguousarray(features.data, dtype=dtype), allow_pickle=False)
-            entries[vid] = {"grid": features.grid.to_json(), "duration": features.duration, "padded": padded}
-            result.done.append(vid)
-            result.clips += features.grid.count
-            if time.monotonic() - saved > SECONDS_BETWEEN_MANIFESTS:
-                describe(complete=False)
-                saved = time.monotonic()
-            bar.advance(1, f"{result.clips / (time.monotonic() - began):.0f} clips/s")
-    if entries:  # a folder of nothing is not described
-        describe(complete=True)
+                with Bar("extracting", len(videos), len(result.skipped)) as bar, closing(work(jobs)) as outcomes:
+                    for vid, outcome in outcomes:
+                        if isinstance(outcome, CuemarkError):
+                            result.failed[vid] = str(outcome)
+                            book.leave_out(vid, Path(videos[vid]), outcome)
+                        else:
+                            book.enter(vid, outcome)
+                            result.done.append(vid)
+                            result.clips += outcome["grid"]["count"]
+                        bar.advance(1, f"{result.clips / (time.monotonic() - began):.0f} clips/s")
+            except BaseException:
+                sweep(out)
+                if result.done or result.failed:
+                    book.write(complete=False)
+                raise
+            book.write(complete=True)
+    except OSError as error:
+        raise unwritable(out, error) from None
+    order = {vid: i for i, vid in enumerate(videos)}
+    result.done.sort(key=order.__getitem__)
+    result.failed = dict(sorted(result.failed.items(), key=lambda item: order[item[0]]))
     result.seconds = time.monotonic() - began
     return result
 
 
-def _resume(out: Path, head: dict[str, Any]) -> dict[str, Any]:
-    """The entries of videos that are already there; a folder of other features is refused."""
-    if not (out / MANIFEST).exists():
+def failures(folder: Path) -> dict[str, str]:
+    """Why videos are not in a features folder, by id: its :data:`FAILED`.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    if not (folder / FAILED).exists():
         return {}
-    old = read_json(out / MANIFEST, "features")
-    if not isinstance(old, dict) or not isinstance(old.get("videos"), dict):
-        raise DataError(f"'{out / MANIFEST}' does not describe features; remove it, or give another folder with --out.")
-    for key in ("encoder", "weights", "clip", "dtype", "precision"):
-        mine = read_back(head[key])
-        if old.get(key) != mine:
-            raise ModelError(f"'{out}' holds features with {key} {old.get(key)}, but these would have {mine}; "
-                             "give another folder with --out, or remove this one.")
-    return dict(old["videos"])
+    told = read_json(folder / FAILED, "failures")
+    if not isinstance(told, dict):
+        raise DataError(f"'{folder / FAILED}' does not say what failed; remove it.")
+    return {str(vid): str(why) for vid, why in told.items()}
+
+
+@dataclass
+class Book:
+    """What a features folder says of itself while it grows: :data:`MANIFEST` and :data:`FAILED`."""
+
+    out: Path
+    head: dict[str, Any]
+    entries: dict[str, Any]
+    failed: dict[str, str]
+    saved: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def open(cls, out: Path, head: dict[str, Any]) -> Book:
+        """What is there already; nothing is written.
+
+        Raises:
+            ModelError: features that were made in another way than ``head`` says.
+            DataError: a description that is none.
+        """
+        failed = failures(out)
+        if not (out / MANIFEST).exists():
+            return cls(out, head, {}, failed)
+        old = read_json(out / MANIFEST, "features")
+        if not isinstance(old, dict) or not isinstance(old.get("videos"), dict):
+            raise DataError(f"'{out / MANIFEST}' does not describe features; remove it, or give another folder with "
+                            "--out.")
+        for key in ("encoder", "weights", "clip", "crops", "pooling", "dtype", "precision", "backend", "scaling"):
+            mine = read_back(head[key])
+            if old.get(key, USUAL.get(key)) != mine:
+                raise ModelError(f"'{out}' holds features with {key} {old.get(key)}, but these would have {mine}; "
+                                 "give another folder with --out, or remove this one.")
+        return cls(out, head, dict(old["videos"]), failed)
+
+    def holds(self, vid: str, path: Path) -> bool:
+        """Whether the features of a video are there, and from a file of this size."""
+        entry = self.entries.get(vid)
+        if not isinstance(entry, dict) or not (self.out / f"{vid}.npy").exists():
+            return False
+        size = _state(path)[0]
+        return not size or entry.get("bytes", size) == size  # where its file is away, its features stay
+
+    def enter(self, vid: str, entry: dict[str, Any]) -> None:
+        """The features of a video are in their place."""
+        self.entries[vid] = entry
+        self.failed.pop(vid, None)
+        if time.monotonic() - self.saved > SECONDS_BETWEEN_MANIFESTS:
+            self.write(complete=False)
+
+    def leave_out(self, vid: str, path: Path, error: CuemarkError) -> None:
+        """A video that cannot be read; the folder names its file without saying where that was."""
+        say(f"left out: {error}")
+        reason = str(error).replace(str(path), path.name)
+        self.failed[vid] = reason.encode(errors="backslashreplace").decode()  # of a file's name that is no text
+        self.entries.pop(vid, None)
+        (self.out / f"{vid}.npy").unlink(missing_ok=True)
+
+    def write(self, complete: bool) -> None:
+        """Both files, or none of a folder that holds nothing; no times, hosts or paths are in them."""
+        self.saved = time.monotonic()
+        if self.failed:
+            write_json(self.out / FAILED, dict(sorted(self.failed.items())))
+        else:
+            (self.out / FAILED).unlink(missing_ok=True)
+        if self.entries or not complete:  # a folder of nothing is not described
+            write_json(self.out / MANIFEST, {**self.head, "complete": complete,
+                                             "videos": dict(sorted(self.entries.items()))})
+        else:
+            (self.out / MANIFEST).unlink(missing_ok=True)
 
 
 def read_back(value: Any) -> Any:

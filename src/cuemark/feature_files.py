@@ -31,7 +31,7 @@ import time
 import tokenize
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,11 @@ import numpy as np
 from cuemark.checkpoint import software
 from cuemark.clips import ClipConfig, clip_count
 from cuemark.errors import CallError, DataError, unknown, within
-from cuemark.extraction import MANIFEST, Extraction, FeatureFolder
+from cuemark.extraction import FAILED, MANIFEST, USUAL, Book, Extraction, FeatureFolder, failures
+from cuemark.folders import LOCK, sweep
 from cuemark.grid import Grid
 from cuemark.progress import Bar, say
-from cuemark.segments import read_json, read_truth, replacing, write_json
+from cuemark.segments import read_json, read_truth, replacing
 
 BLOCK = 1 << 22
 """Numbers that are looked at or copied at a time."""
@@ -54,8 +55,8 @@ LARGEST = 1 << 31
 """Numbers in the features of one video; a file that claims more is refused before anything is allocated."""
 WIDEST = 1 << 20
 """Numbers in one feature."""
-HEAD = ("software", "encoder", "weights", "dim", "clip", "pooling", "dtype", "scaling", "precision")
-"""What a description says of all its videos."""
+HEAD = ("software", "encoder", "weights", "dim", "clip", "crops", "pooling", "dtype", "scaling", "precision", "backend")
+"""What a description says of all its videos, in this order; what :data:`USUAL` has may be left unsaid."""
 CLIP = ("frames", "fps", "stride")
 DTYPES = ("float16", "float32")
 HDF5_ENDINGS = (".h5", ".hdf5")
@@ -118,7 +119,7 @@ def info(folder: str | Path) -> Info:
     clip = clip if isinstance(clip, dict) else {}
     frames, fps, stride = (_number(clip.get(key)) for key in CLIP)
     own = not clip.get("even")
-    dim, failed = _number(meta.get("dim")), meta.get("failed")
+    dim = _number(meta.get("dim"))
     clips, seconds, size, padded = 0, 0.0, 0, []
     for vid, entry in meta["videos"].items():
         try:
@@ -137,7 +138,7 @@ def info(folder: str | Path) -> Info:
         _text(meta.get("dtype")), _text(meta.get("precision")), None if frames is None else int(frames),
         None if stride is None else int(stride), fps, frames / fps if own and frames and fps else None,
         stride / fps if own and stride and fps else None, not own, len(meta["videos"]), clips, seconds / 3600, size,
-        tuple(padded), {str(k): str(v) for k, v in failed.items()} if isinstance(failed, dict) else {})
+        tuple(padded), failures(folder))
 
 
 def actionformer(folder: str | Path) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _describe(folder: Path) -> dict[str, Any]:
 
 def _lacking(meta: Mapping[str, Any]) -> list[str]:
     """Keys that a description has to have and has not, or has as something else."""
-    lacking = [key for key in HEAD if key not in meta]
+    lacking = [key for key in HEAD if key not in meta and key not in USUAL]
     clip = meta.get("clip")
     clip = clip if isinstance(clip, dict) else {}
     for key in CLIP if "clip" in meta else ():
@@ -282,7 +283,11 @@ def verify(folder: str | Path, finite: bool = True) -> list[Problem]:
                 if why := _damage(folder / f"{vid}.npy", grid.count, meta.get("dim"), meta.get("dtype"), finite):
                     problems.append(Problem(str(folder / f"{vid}.npy"), why))
             bar.advance()
-    listed = {MANIFEST, *(f"{vid}.npy" for vid in meta["videos"])}
+    try:
+        failures(folder)
+    except DataError:
+        problems.append(Problem(str(folder / FAILED), "does not say what failed; it can be deleted", serious=False))
+    listed = {MANIFEST, FAILED, LOCK, *(f"{vid}.npy" for vid in meta["videos"])}
     for name in sorted(set(os.listdir(folder)) - listed):
         left = name.startswith(".") and name.endswith(".tmp")
         what = "is what a killed run left; it can be deleted" if left else f"is not listed in {MANIFEST}"
@@ -424,7 +429,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
     for source in sources:
         _required(source.folder, source.meta)
         for key in HEAD[1:]:
-            here, there = source.meta[key], first.meta[key]
+            here, there = (s.meta.get(key, USUAL.get(key)) for s in (source, first))
             if here == there:
                 continue
             if isinstance(here, dict) and isinstance(there, dict):  # which of the clip's settings
@@ -451,18 +456,17 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
             if entry != other.meta["videos"][vid] or not _same(path, other.folder / path.name):
                 raise DataError(f"'{other.folder}' and '{source.folder}' have different features of video "
                                 f"{_quoted(vid)}; keep it in one of them.")
-    for left in out.glob(".*.tmp"):  # what a kill inside a copy leaves behind
-        left.unlink(missing_ok=True)
+        result.failed |= failures(source.folder)
+    for vid in owner:
+        result.failed.pop(vid, None)
+    sweep(out)
     with Bar("merging", len(owner)) as bar:
         for vid, source in owner.items():
             placed = _place(source.folder / f"{vid}.npy", out / f"{vid}.npy", copy)
             (result.done if placed else result.skipped).append(vid)
             bar.advance()
-    for source in sources:
-        if isinstance(failed := source.meta.get("failed"), dict):
-            result.failed |= {vid: str(why) for vid, why in failed.items() if vid not in owner}
     made = sorted({part for s in sources for part in str(s.meta["software"]).split(", ")})
-    head = {key: value for key, value in first.meta.items() if key not in ("complete", "videos", "failed")
+    head = {key: value for key, value in first.meta.items() if key not in ("complete", "videos")
             and all(key in s.meta and s.meta[key] == value for s in sources)}
     _write_manifest(out, {**head, "software": ", ".join(made)}, {v: owner[v].meta["videos"][v] for v in owner},
                     result.failed)
@@ -472,10 +476,9 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
 
 def _write_manifest(out: Path, head: Mapping[str, Any], entries: Mapping[str, Any], failed: Mapping[str, str],
                     complete: bool = True) -> None:
-    first = {key: head[key] for key in HEAD}  # the same order whatever order they came in
+    first = {key: head[key] for key in HEAD if key in head}  # the same order whatever order they came in
     rest = {key: head[key] for key in sorted(head) if key not in HEAD}
-    write_json(out / MANIFEST, {**first, **rest, "complete": complete, "videos": dict(sorted(entries.items())),
-                                "failed": dict(sorted(failed.items()))})
+    Book(out, {**first, **rest}, dict(entries), dict(failed)).write(complete)
 
 
 def _same(a: Path, b: Path) -> bool:
@@ -502,6 +505,138 @@ def _place(path: Path, target: Path, copy: bool) -> bool:
     with open(path, "rb") as source, replacing(target, "wb") as file:
         shutil.copyfileobj(source, file, BLOCK)
     return True
+
+
+# ---------------------------------------------------------------------------------------------- one grid, one array
+
+
+def match(folder: str | Path, to: str | Path, out: str | Path) -> Extraction:
+    """Map the features of a folder to the rows of another one: each video's are interpolated linearly in time.
+
+    So TSP puts its features under localizers that were made for others, G-TAD and P-GCN on THUMOS14 (section 4.1;
+    issues 5, 8 and 9 of its repository). There the rows are stretched to the other's number, as
+    ``interpolate(mode="linear", align_corners=False)`` does; here each row of the other folder gets what its centre, in
+    seconds, lies between, and beyond the first and the last centre the nearest row. Both are the same where two grids
+    have the same extent.
+
+    The folder that is written is described by the other's clips, and its weights are named after both: an encoder alone
+    does not make such features.
+
+    Returns:
+        ``done``, ``skipped`` (were there) and ``failed``: videos that ``to`` lacks.
+
+    Raises:
+        DataError: a folder is incomplete or damaged, or they have no video in common; or ``out`` holds other features.
+    """
+    ours, other = _whole(folder), _whole(to)
+    head = {**{key: ours.meta[key] for key in (*HEAD, "foreign", *USUAL) if key in ours.meta}, "software": software(),
+            "clip": other.meta["clip"], "weights": f"{ours.meta['weights']} on the grid of {other.meta['weights']}",
+            "source": {"matched": {"clip": ours.meta["clip"], "to": other.meta["encoder"]}}}
+
+    def rows(vid: str) -> tuple[Grid, np.ndarray]:
+        grid, _ = _entry(vid, other.meta["videos"][vid])
+        features = ours[vid]
+        if not features.grid.count or not grid.count:
+            where = ours.folder if not features.grid.count else other.folder
+            raise DataError(f"'{where / f'{vid}.npy'}' holds no feature; there is nothing to interpolate.")
+        return grid, features.resample(grid.count, (grid.start, grid.end)).data
+
+    return _derived([ours, other], Path(out), head, rows, "matching")
+
+
+def concat(folders: Sequence[str | Path], out: str | Path) -> Extraction:
+    """Put the features of several folders side by side, such as RGB and flow: ``(T, C1 + C2)``.
+
+    Rows must be of one grid. The description is the first folder's, with encoders, weights and widths added up.
+
+    Returns:
+        ``done``, ``skipped`` (were there) and ``failed``: videos that one of the folders lacks.
+
+    Raises:
+        CallError: fewer than two folders.
+        DataError: a folder is incomplete or damaged, two have a video's rows at different times, or no video is in
+            all; or ``out`` holds other features.
+    """
+    if len(folders) < 2:
+        raise CallError("concat needs two features folders or more.")
+    sources = [_whole(folder) for folder in folders]
+    first = sources[0]
+    for source in sources[1:]:
+        for vid in source:
+            if vid not in first:
+                continue
+            (a, _), (b, _) = _entry(vid, first.meta["videos"][vid]), _entry(vid, source.meta["videos"][vid])
+            if a.count != b.count or max(abs(a.start - b.start), abs(a.end - b.end)) > CLOSE * max(1, a.count):
+                raise DataError(f"video {_quoted(vid)} has {a.count} rows from {a.start:g} to {a.end:g} s in "
+                                f"'{first.folder}', but {b.count} from {b.start:g} to {b.end:g} s in "
+                                f"'{source.folder}'; bring one to the other's with cuemark features match.")
+
+    def all_of(key: str) -> Any:
+        values = [source.meta.get(key, USUAL.get(key)) for source in sources]
+        return values[0] if all(v == values[0] for v in values) else " + ".join(map(str, values))
+
+    head = {
+        "software": software(), "encoder": " + ".join(str(s.meta["encoder"]) for s in sources),
+        "weights": " + ".join(str(s.meta["weights"]) for s in sources), "dim": sum(s.dim for s in sources),
+        "clip": first.meta["clip"], **{key: all_of(key) for key in ("pooling", "scaling", "precision", *USUAL)},
+        "dtype": "float32" if any(s.meta["dtype"] == "float32" for s in sources) else "float16",
+        "foreign": any(bool(s.meta.get("foreign")) for s in sources),
+    }
+
+    def rows(vid: str) -> tuple[Grid, np.ndarray]:
+        return first[vid].grid, np.concatenate([source[vid].data for source in sources], axis=1)
+
+    return _derived(sources, Path(out), head, rows, "putting side by side")
+
+
+def _whole(folder: str | Path) -> FeatureFolder:
+    """A complete folder whose description lacks nothing and whose arrays are as it says, by their headers."""
+    opened = FeatureFolder.open(folder)
+    _required(opened.folder, opened.meta)
+    for vid, entry in opened.meta["videos"].items():
+        try:
+            grid, _ = _entry(vid, entry)
+        except ValueError as error:
+            raise DataError(f"'{opened.folder / MANIFEST}', video {_quoted(vid)}: {error}; correct it.") from None
+        path = opened.folder / f"{vid}.npy"
+        if why := _damage(path, grid.count, opened.dim, opened.meta["dtype"], finite=False):
+            raise DataError(f"'{path}' {why}; make it again.")
+    return opened
+
+
+def _derived(sources: Sequence[FeatureFolder], out: Path, head: dict[str, Any],
+             rows: Callable[[str], tuple[Grid, np.ndarray]], what: str) -> Extraction:
+    """Write what ``rows`` makes of every video of the first of ``sources`` that all of them have."""
+    began, result, first = time.monotonic(), Extraction(), sources[0]
+    for vid in first:
+        if lacking := [s.folder for s in sources if vid not in s]:
+            result.failed[vid] = f"'{lacking[0].name}' has no features of it"
+    common = [vid for vid in first if vid not in result.failed]
+    if not common:
+        raise DataError(f"'{first.folder}' and '{sources[1].folder}' have no video in common; "
+                        "check that they are of one dataset.")
+    if out.resolve() in [s.folder.resolve() for s in sources]:
+        raise DataError(f"'{out}' is one of the folders that are read; write to another one.")
+    entries = _begin(out, head)
+    with Bar(what, len(common)) as bar:
+        for vid in common:
+            path = out / f"{vid}.npy"
+            grid, data = rows(vid)
+            if vid in entries and _damage(path, grid.count, head["dim"], head["dtype"], finite=False) is None:
+                result.skipped.append(vid)
+            else:
+                _store(path, data, head["dtype"], f"'{first.folder}', video {_quoted(vid)}")
+                result.done.append(vid)
+            entry = first.meta["videos"][vid]
+            entries[vid] = {"grid": grid.to_json(), "duration": entry["duration"],
+                            "padded": bool(entry.get("padded"))}
+            result.clips += grid.count
+            bar.advance()
+    _write_manifest(out, head, entries, result.failed)
+    for vid, why in result.failed.items():
+        say(f"left out: {_quoted(vid)}: {why}")
+    result.seconds = time.monotonic() - began
+    return result
 
 
 # ---------------------------------------------------------------------------------------------- HDF5
@@ -807,7 +942,7 @@ def import_(path: str | Path, out: str | Path, *, durations: Mapping[str, float]
             one file refuses features from another. Give several files of one encoder (training, validation) the same.
         dtype: to store.
         dataset: which dataset of each video's group.
-        lenient: leave out the videos that do not fit, name them in ``failed``, and go on.
+        lenient: leave out the videos that do not fit, name them in ``failed.json``, and go on.
 
     What :func:`export` wrote tells all this itself, and needs no more than ``path`` and ``out``.
 
@@ -1039,11 +1174,11 @@ def _begin(out: Path, head: dict[str, Any]) -> dict[str, Any]:
     if (out / MANIFEST).exists():
         old, new = _describe(out), json.loads(json.dumps(head))
         for key in (*HEAD[1:], "foreign", "source"):
-            if old.get(key) != new[key]:
-                raise DataError(f"'{out}' holds features with {key} {old.get(key)}, but these have {new[key]}; import "
-                                "into another folder, and merge them.")
-        for left in out.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+            there, here = (told.get(key, USUAL.get(key)) for told in (old, new))
+            if there != here:
+                raise DataError(f"'{out}' holds features with {key} {there}, but these have {here}; import into "
+                                "another folder, and merge them.")
+        sweep(out)
         return dict(old["videos"])
     if out.is_dir() and any(out.glob("*.npy")):
         raise DataError(f"'{out}' holds .npy files that no {MANIFEST} describes; import into another folder.")

@@ -31,7 +31,7 @@ def localize(video: str | Path, model: TrainedLocalizer) -> list[Segment]:
     if model.encoder is None:
         raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
                          "train it with encoder.start, or localize on extracted features.")
-    features, _ = features_of(video, model.encoder, model.stride, bf16=model.bf16)
+    features, _ = features_of(video, model.encoder, model.extraction)
     return predict(model.network, {"": features})[""]
 
 

@@ -22,7 +22,6 @@ with the same bytes, given the same FFmpeg; x264 encodes on one thread, without 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -31,6 +30,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
@@ -52,6 +52,7 @@ from cuemark import video
 from cuemark.datasets.format import rounded
 from cuemark.datasets.rows import holdable, write_table
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
+from cuemark.folders import locked, sweep, unwritable
 from cuemark.progress import Bar, say
 from cuemark.segments import read_json, write_json
 from cuemark.video import VideoInfo
@@ -59,10 +60,7 @@ from cuemark.video import VideoInfo
 MANIFEST = "prepared.json"
 TABLE = "metadata.csv"
 COLUMNS = ("filename", "video-duration", "fps", "video-frames")
-LOCK = ".prepare.lock"
 SECONDS_BETWEEN_MANIFESTS = 5.0
-PATIENCE = 3.0
-"""Seconds to wait for another run's lock: after a kill, its processes need a moment to notice."""
 LONGEST_NAME = 220
 """Bytes of a stem; temporary names are a little longer, and file systems stop at 255."""
 TARGET_BROKEN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT}
@@ -129,29 +127,41 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
         CallError: an impossible setting or name; two files of one stem; a file that would replace its own source, or
             one that is not ours; or ``out`` holds videos that were prepared with other settings.
         DataError: ``out`` holds a ``prepared.json`` that is none.
-        VideoError: ``out`` cannot be written, for example because the disk is full. What was finished stays.
+        DataError: ``out`` cannot be written, for example because the disk is full. What was finished stays.
         CuemarkError: another run is at work in ``out``.
     """
+    within("workers", workers, 0)
+    return fill(videos, Path(out), lambda jobs, lock: _answers(jobs, workers, lock), fps=fps, short_side=short_side,
+                enlarge=enlarge, keyframe_every=keyframe_every, audio=audio, quality=quality)
+
+
+Job = dict[str, Any]
+"""What :func:`attempt` needs to know."""
+Answers = Generator[tuple[str, dict[str, Any]], None, None]
+"""Each job's stem, as it is finished, and what :func:`attempt` said of it."""
+
+
+def fill(videos: Sequence[str | Path], out: Path, work: Callable[[Mapping[str, Job], int], Answers], *, fps: float,
+         short_side: int | None, enlarge: bool, keyframe_every: int, audio: bool, quality: int) -> Preparation:
+    """What :func:`prepare` does, whoever does the work: that gets the jobs by stem, and the handle of the lock."""
     for name, value, low, high in (("fps", fps, 0.01, 1000), ("short_side", short_side or 2, 2, 8192),
-                                   ("keyframe_every", keyframe_every, 1, None), ("quality", quality, 1, 51),
-                                   ("workers", workers, 0, None)):
+                                   ("keyframe_every", keyframe_every, 1, None), ("quality", quality, 1, 51)):
         within(name, value, low, high)
     rate = video.fraction_of(fps)
     settings = {"fps": _plain(rate), "short_side": short_side, "enlarge": enlarge, "keyframe_every": keyframe_every,
                 "audio": audio, "quality": quality}
-    out = Path(out)
     sources = _by_stem(videos, out)
     began = saved = time.monotonic()
     try:
-        with _locked(out) as lock:
+        with locked(out) as lock:
             entries, failed = _resume(out, settings, sources)
             result = Preparation(videos=entries)
 
             def describe(complete: bool) -> None:
                 _describe(out, settings, complete, entries, failed)
 
-            jobs: dict[str, dict[str, Any]] = {}
-            _sweep(out)
+            jobs: dict[str, Job] = {}
+            sweep(out)
             for stem, path in sources.items():
                 state = _state(path)
                 if stem in entries and _is_done(out, entries[stem], state):
@@ -163,7 +173,7 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
                 describe(complete=False)  # first, so that what a kill leaves behind is known to be ours
             try:
                 with Bar("preparing", len(sources), len(result.skipped)) as bar, \
-                        closing(_answers(jobs, workers, lock)) as answers:
+                        closing(work(jobs, lock)) as answers:
                     for stem, answer in answers:
                         if "entry" in answer:
                             entries[stem] = answer["entry"]
@@ -171,7 +181,7 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
                             result.done.append(stem)
                             result.frames += answer["entry"]["frames"]
                         elif "stop" in answer:
-                            raise VideoError(answer["stop"])
+                            raise DataError(answer["stop"])
                         else:
                             result.failed[stem] = failed[stem] = answer["broken"]
                             if jobs[stem]["state"]["bytes"] is not None:  # else only its drive is away, perhaps
@@ -183,14 +193,14 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
                             saved = time.monotonic()
                         bar.advance(1, f"{result.frames / (time.monotonic() - began):.0f} frames/s")
             except BaseException:
-                _sweep(out)
+                sweep(out)
                 describe(complete=False)
                 raise
             describe(complete=True)
             result.done.sort()
             result.videos = dict(sorted(entries.items()))
     except OSError as error:
-        raise _unwritable(out, error) from None
+        raise unwritable(out, error) from None
     result.seconds = time.monotonic() - began
     return result
 
@@ -218,27 +228,6 @@ def _by_stem(videos: Sequence[str | Path], out: Path) -> dict[str, Path]:
     if not found:
         raise CallError("no videos to prepare; name video files, or a folder of them.")
     return dict(sorted(found.items()))
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[int]:
-    """Hold the folder's lock, and give its handle. The kernel lets go of it however the processes end."""
-    out.mkdir(parents=True, exist_ok=True)
-    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        began = time.monotonic()
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - began > PATIENCE:
-                    raise CuemarkError(f"another run is preparing videos in '{out}'; wait until it has finished, or "
-                                       "give another folder with --out.") from None
-                time.sleep(0.05)
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def _resume(out: Path, settings: dict[str, Any], sources: Mapping[str, Path]
@@ -272,12 +261,6 @@ def _resume(out: Path, settings: dict[str, Any], sources: Mapping[str, Path]
     return entries, failed
 
 
-def _sweep(out: Path) -> None:
-    """Remove what was being written when a process ended."""
-    for left in out.glob(".*.tmp"):
-        left.unlink(missing_ok=True)
-
-
 def _state(path: Path) -> dict[str, Any]:
     """What tells that a source has changed."""
     try:
@@ -305,29 +288,21 @@ def _describe(out: Path, settings: dict[str, Any], complete: bool, entries: dict
                                 "failed": dict(sorted(failed.items()))})
 
 
-def _unwritable(path: Path, error: Exception) -> VideoError:
-    reason = getattr(error, "strerror", None) or str(error)
-    advice = "free some space" if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else "mend that"
-    return VideoError(f"'{path}' cannot be written ({reason}); {advice} and run the same again: it goes on with what "
-                      "is missing.")
-
-
 # ---------------------------------------------------------------------------------------------- processes
 
 
-def _answers(jobs: Mapping[str, dict[str, Any]], workers: int, lock: int
-             ) -> Generator[tuple[str, dict[str, Any]], None, None]:
+def _answers(jobs: Mapping[str, Job], workers: int, lock: int) -> Answers:
     """What became of each job, as they finish; ending the generator early ends all that is still at work."""
     if workers == 0:
         for stem, job in jobs.items():
-            yield stem, _attempt(job)
+            yield stem, attempt(job)
         return
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     team = [_Worker(lock) for _ in range(min(workers, len(jobs)))]
     for worker in team:
         idle.put(worker)
 
-    def attempt(job: dict[str, Any]) -> dict[str, Any]:
+    def attempted(job: Job) -> dict[str, Any]:
         worker = idle.get()
         try:
             return worker.attempt(job)
@@ -336,7 +311,7 @@ def _answers(jobs: Mapping[str, dict[str, Any]], workers: int, lock: int
 
     pool = ThreadPoolExecutor(max(1, len(team)))
     try:
-        stems = {pool.submit(attempt, job): stem for stem, job in jobs.items()}
+        stems = {pool.submit(attempted, job): stem for stem, job in jobs.items()}
         for future in as_completed(stems):
             yield stems[future], future.result()
     finally:
@@ -420,11 +395,11 @@ def _serve() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        answers.write(json.dumps(_attempt(jobs.get())) + "\n")
+        answers.write(json.dumps(attempt(jobs.get())) + "\n")
         answers.flush()
 
 
-def _attempt(job: dict[str, Any]) -> dict[str, Any]:
+def attempt(job: Job) -> dict[str, Any]:
     """Transcode one video: ``entry`` of the manifest, or why it is ``broken``, or why to ``stop`` altogether."""
     source, target = Path(job["source"]), Path(job["target"])
     try:
@@ -433,7 +408,7 @@ def _attempt(job: dict[str, Any]) -> dict[str, Any]:
         return {"broken": str(error).replace(str(source), source.name)}
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in TARGET_BROKEN:
-            return {"stop": str(_unwritable(target, error))}
+            return {"stop": str(unwritable(target, error))}
         reason = getattr(error, "strerror", None) or str(error)
         return {"broken": f"video '{source.name}' cannot be encoded ({reason})."}
 
@@ -464,9 +439,10 @@ def _transcoded(source: Path, target: Path, rate: Fraction, settings: dict[str, 
 def _placed(target: Path) -> Iterator[Path]:
     """A name to write to, renamed to ``target`` when the block ends well.
 
-    As ``segments.replacing``, by name: to move the index to the front, FFmpeg opens the file a second time.
+    As ``segments.replacing``, by name: to move the index to the front, FFmpeg opens the file a second time. No two
+    attempts share a name: in a fleet, one whose node was given up for dead may still be writing.
     """
-    temporary = target.with_name(f".{target.name}.tmp")
+    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}.{target.name}.tmp")
     try:
         yield temporary
         with open(temporary, "rb+") as file:

@@ -118,7 +118,7 @@ def test_batch_norms(name, eps, momentum):
     assert {(m.eps, m.momentum) for m in norms} == {(eps, momentum)}
 
 
-def reference(config: Config, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+def reference(config: Config, weights: dict[str, Tensor], x: Tensor, pooling: str = "mean") -> Tensor:
     """The network in evaluation, in float64 and as plain functions of the state dict."""
     w = {k: v.double() for k, v in weights.items()}
     eps = 1e-3 if config.layout == "ig65m" else 1e-5
@@ -149,7 +149,7 @@ def reference(config: Config, weights: dict[str, Tensor], x: Tensor) -> Tensor:
             if f"{name}.downsample.0.weight" in w:
                 x = norm(conv(x, f"{name}.downsample.0", time, space), f"{name}.downsample.1")
             x = (x + y).relu()
-    return x.mean(dim=(2, 3, 4))
+    return x.mean(dim=(2, 3, 4)) if pooling == "mean" else x.flatten(2).max(-1).values
 
 
 def scrambled(config: Config) -> ResNet3D:
@@ -165,18 +165,26 @@ def scrambled(config: Config) -> ResNet3D:
     return model.eval()
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
 @pytest.mark.parametrize("size", [(2, 3, 8, 20, 24), (1, 3, 1, 9, 7), (2, 3, 5, 8, 8)])
 @pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
-def test_features_are_those_of_a_plain_reference(name, size):
+def test_features_are_those_of_a_plain_reference(name, size, pooling):
     model = scrambled(SMALL[name])
     x = torch.randn(size)
-    features = model(x)
+    features = model(x, pooling)
     assert features.shape == (size[0], model.dim) == (size[0], 32)
     assert features.dtype == torch.float32
-    truth = reference(model.config, model.state_dict(), x)
+    truth = reference(model.config, model.state_dict(), x, pooling)
     assert truth.std() > 0.01
     torch.testing.assert_close(features.double(), truth, rtol=1e-4, atol=1e-5)
+
+
+def test_the_mean_is_taken_unless_the_maximum_is_asked_for():
+    model, x = scrambled(SMALL["r2plus1d"]), torch.randn(2, 3, 8, 20, 24)
+    torch.testing.assert_close(model(x), model(x, "mean"), rtol=0, atol=0)
+    assert bool((model(x, "max") >= model(x)).all())
+    assert not torch.equal(model(x, "max"), model(x))
 
 
 @pytest.mark.parametrize("name", SMALL)

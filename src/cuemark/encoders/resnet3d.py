@@ -8,7 +8,7 @@ Data flow at 112 x 112 pixels, width 64 (``B`` clips of ``T`` frames; strides 1,
 
     clips (B, 3, T, 112, 112) -> stem (B, 64, T, 56, 56) -> layer1 (B, 64, T, 56, 56)
       -> layer2 (B, 128, T/2, 28, 28) -> layer3 (B, 256, T/4, 14, 14) -> layer4 (B, 512, T/8, 7, 7)
-      -> mean over time and space (B, 512)
+      -> mean (or maximum) over time and space (B, 512)
 
 ``r2plus1d`` writes every 3x3x3 kernel as a 1x3x3 kernel, batch norm, ReLU and a 3x1x1 kernel, with as many planes
 between them as keep the number of parameters. The two layouts of it that weights exist for differ in where that number
@@ -23,18 +23,22 @@ Differences from the released code: features are averaged in float32 also under 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cuemark.errors import CallError, unknown
 from cuemark.nn.convolution import Conv3d
 
 KINDS = ("r3d", "r2plus1d")
 LAYOUTS = ("torchvision", "ig65m")
+Pooling = Literal["mean", "max"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class ResNet3D(nn.Module):
         super().__init__()
         self.config = config
         self.dim = config.dim
+        self.recompute = False
+        """Whether layers keep no activations but compute them again in the backward pass."""
         if config.layout == "ig65m":
             norm: Callable[[int], nn.Module] = partial(nn.BatchNorm3d, eps=1e-3, momentum=0.9)
         else:
@@ -103,18 +109,45 @@ class ResNet3D(nn.Module):
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def forward(self, clips: Tensor, pooling: Pooling = "mean") -> Tensor:
         """Features of clips.
 
         Args:
             clips: ``(B, 3, T, H, W)`` float, normalised.
+            pooling: over time and space of the last layer; ``"mean"`` is what the published weights were trained with.
 
         Returns:
-            ``(B, dim)`` float32: the mean over time and space of the last layer.
+            ``(B, dim)`` float32.
         """
         x = self.stem(clips.contiguous(memory_format=torch.channels_last_3d))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean((2, 3, 4), dtype=torch.float32)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False, context_fn=partial(_twice, layer))
+            else:
+                x = layer(x)
+        return pooled(x, pooling)
+
+
+def _twice(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of the first forward pass of a layer and of its repetition, which leaves batch norms' memories alone."""
+    return nullcontext(), _forgetful(layer)
+
+
+@contextmanager
+def _forgetful(layer: nn.Module) -> Iterator[None]:
+    norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm3d) and m.training]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def pooled(x: Tensor, pooling: Pooling) -> Tensor:
+    """``(B, C, T, H, W)`` to float32 ``(B, C)``."""
+    return x.amax((2, 3, 4)).float() if pooling == "max" else x.mean((2, 3, 4), dtype=torch.float32)
 
 
 class _Block(nn.Module):

@@ -18,7 +18,7 @@ from cuemark import checkpoint
 from cuemark.batch import Batch, Localizer
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError
-from cuemark.extraction import FeatureFolder
+from cuemark.extraction import USUAL, ExtractConfig, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import build
 from cuemark.segments import Predictions, Segment
@@ -43,14 +43,9 @@ class TrainedLocalizer:
         return self.network.classes
 
     @property
-    def stride(self) -> int:
-        """Frames between the starts of the clips it was trained on."""
-        return int(self.features["clip"]["stride"])
-
-    @property
-    def bf16(self) -> bool:
-        """Whether the features it was trained on were computed in bf16; those of a raw video then are too."""
-        return self.features.get("precision") == "bf16"
+    def extraction(self) -> ExtractConfig:
+        """How the features it was trained on were made; those of a raw video are made so too."""
+        return ExtractConfig.of(self.features)
 
     def fits(self, folder: FeatureFolder) -> None:
         """Refuse features that are not the ones it was trained on (they would give 0 mAP, silently).
@@ -58,8 +53,8 @@ class TrainedLocalizer:
         Raises:
             ModelError: naming both sides.
         """
-        for key in ("weights", "clip", "dim"):
-            if self.features.get(key) != folder.meta.get(key):
+        for key in ("weights", "clip", "crops", "pooling", "dim"):
+            if self.features.get(key, USUAL.get(key)) != folder.meta.get(key, USUAL.get(key)):
                 raise ModelError(
                     f"'{folder.folder}' has features with {key} {folder.meta.get(key)} ({folder.meta.get('encoder')}), "
                     f"but this localizer was trained on {self.features.get(key)} ({self.features.get('encoder')}); "

@@ -1,0 +1,57 @@
+"""Folders that fill up over a long run: one run at a time, nothing half-written left, a full disk said plainly."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cuemark.errors import CuemarkError, DataError
+
+LOCK = ".cuemark.lock"
+PATIENCE = 3.0
+"""Seconds to wait for another run's lock: after a kill, its processes need a moment to notice."""
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[int]:
+    """Make the folder, hold its lock, and give the lock's handle. The kernel lets go however the processes end.
+
+    Raises:
+        CuemarkError: another run holds it.
+        OSError: the folder cannot be made or written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    handle = os.open(out / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() - began > PATIENCE:
+                    raise CuemarkError(f"another run is at work in '{out}'; wait until it has finished, or give "
+                                       "another folder with --out.") from None
+                time.sleep(0.05)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def sweep(out: Path) -> None:
+    """Remove what was being written when a process ended."""
+    for left in out.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: Exception) -> DataError:
+    """The error for a folder that takes no more: what the system says, and what to do."""
+    reason = getattr(error, "strerror", None) or str(error)
+    advice = "free some space" if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+    return DataError(f"'{path}' cannot be written ({reason}); {advice} and run the same again: it goes on with what "
+                     "is missing.")
