@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from cuemark import clips as rooms
 from cuemark import video
 from cuemark.clips import (
     ClipConfig,
@@ -117,7 +124,7 @@ def test_an_impossible_look_is_refused(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [
     {"clips_per_region": 0}, {"min_background": -0.1}, {"flip": -0.1}, {"flip": 1.1}, {"p_caption": 2.0},
-    {"p_caption": math.nan}], ids=str)
+    {"p_caption": math.nan}, {"clips_per_video": 0}], ids=str)
 def test_impossible_sampling_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CallError, match=rf"^sampling\.{next(iter(change))} must be a number "):
         Sampling(**change)
@@ -185,6 +192,141 @@ def test_draws_depend_on_seed_epoch_and_number_alone(counted: Path) -> None:
     clips = ClipSet(truth, {"a": counted}, clip)
     assert sorted(clips.order(1)) == list(range(len(clips))) == list(range(10))
     assert list(clips.order(1)) != list(clips.order(2))
+
+
+def files_open(folder: Path) -> list[str]:
+    """Names of the files below ``folder`` that this process holds open, repeated as often as it does."""
+    found = []
+    for handle in os.listdir("/proc/self/fd"):
+        try:
+            target = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        except OSError:  # the listing's own
+            continue
+        if target.parent == folder:
+            found.append(target.name)
+    return sorted(found)
+
+
+linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux lists them")
+
+
+@linux
+def test_the_last_used_videos_stay_open_and_no_others(counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                      ) -> None:
+    monkeypatch.setattr(rooms, "OPEN", 3)
+    videos = [tmp_path / f"{name}.mp4" for name in "abcde"]
+    for path in videos:
+        path.write_bytes(counted.read_bytes())
+    clip = ClipConfig(short_side=40, crop=32)
+    reader = FrameReader(clip, 0)
+    truth = FrameReader(clip, 1e9)
+    for path, names in ((0, "a"), (1, "ab"), (0, "ab"), (2, "abc"), (3, "acd"), (0, "acd"), (4, "ade"), (1, "abe")):
+        seen = reader.read(videos[path], clip.times(path / 3))
+        assert np.array_equal(seen, truth.read(counted, clip.times(path / 3)))
+        assert files_open(tmp_path) == [f"{name}.mp4" for name in names]
+    reader.close()
+    assert files_open(tmp_path) == []
+    assert np.array_equal(reader.read(videos[2], clip.times(1.0)), truth.read(counted, clip.times(1.0)))
+    assert files_open(tmp_path) == ["c.mp4"]
+    monkeypatch.setattr(video.Reader, "at", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        reader.read(videos[2], clip.times(1.0))
+    assert files_open(tmp_path) == []
+    monkeypatch.undo()
+    reader.read(videos[0], clip.times(0.3))
+    del reader
+    assert files_open(tmp_path) == []
+
+
+@linux
+def test_threads_share_a_reader_of_frames(counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "OPEN", 2)
+    videos = [tmp_path / f"{name}.mp4" for name in "abc"]
+    for path in videos:
+        path.write_bytes(counted.read_bytes())
+    clip = ClipConfig(short_side=40, crop=32)
+    reader, truth = FrameReader(clip, 0), FrameReader(clip, 1e9)
+    rng = np.random.default_rng(0)
+    jobs = [(videos[int(rng.integers(3))], clip.times(rng.uniform(-0.5, 3.0))) for _ in range(150)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda job: reader.read(*job), jobs))
+    for (_, times), seen in zip(jobs, found, strict=True):
+        assert np.array_equal(seen, truth.read(counted, times))
+    assert len(files_open(tmp_path)) == len(set(files_open(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("budget", [0, 1e9])
+def test_several_clips_are_read_at_once(counted: Path, budget: float) -> None:
+    clip = ClipConfig(short_side=40, crop=32)
+    reader = FrameReader(clip, budget)
+    times = np.stack([clip.times(start) for start in (1.9, 0.0, 1.5, 2.7, 1.9)])
+    together = reader.read(counted, times)
+    assert together.shape == (5, 16, 40, 56, 3)
+    assert all(np.array_equal(a, reader.read(counted, b)) for a, b in zip(together, times, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("budget", [0, 1e9])
+def test_clips_drawn_together_are_those_drawn_alone(counted: Path, training: bool, budget: float) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0.2, 1.8, "run"),)), "b": VideoTruth(3.0, (Segment(0, 3, "jump"),))}
+    clips = ClipSet(truth, {"a": counted, "b": counted}, ClipConfig(short_side=40, crop=32), training=training,
+                    budget_bytes=budget)
+    groups = clips.by_video(clips.order(2).tolist())
+    assert sorted(n for group in groups for n in group) == list(range(len(clips)))
+    for group in groups:
+        for number, (clip, rng) in zip(group, clips.draw_together(group, 2), strict=True):
+            alone, other = clips.draw(number, 2)
+            assert (clip.region, clip.start, clip.end) == (alone.region, alone.start, alone.end)
+            assert np.array_equal(clip.frames, alone.frames)
+            assert rng.bit_generator.state == other.bit_generator.state
+    with pytest.raises(ValueError, match="too many values"):
+        clips.draw_together(list(range(len(clips))))
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(1, 7), st.integers(1, 7), st.integers(0, 3),
+       st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_an_order_keeps_clips_of_a_video_together(actions: list[int], each: int, together: int, seed: int, epoch: int
+                                                  ) -> None:
+    truth = {f"v{i}": VideoTruth(100.0, tuple(Segment(10.0 * k, 10 * k + 5, "run") for k in range(n)))
+             for i, n in enumerate([*actions, 1])}
+
+    def clips(**how: int) -> ClipSet:
+        return ClipSet(truth, dict.fromkeys(truth, Path("v.mp4")), ClipConfig(),
+                       Sampling(clips_per_region=each, **how), seed=seed, with_background=False)
+
+    found = clips(clips_per_video=together)
+    order = found.order(epoch)
+    assert sorted(order) == list(range(len(found)))
+    assert np.array_equal(order, clips(clips_per_video=together).order(epoch))
+    if together == 1:  # as it was before there was a choice
+        assert np.array_equal(order, np.random.default_rng((seed, epoch)).permutation(len(found)))
+    videos = [found.regions[n % len(found.regions)].video for n in order]
+    # neighbours may be groups of the same video; even so, only the remainder of a video is not a full group
+    runs = [(name, len(list(run))) for name, run in groupby(videos)]
+    broken = [(name, length % together) for name, length in runs if length % together]
+    assert sorted(broken) == sorted((name, n % together) for name, n in Counter(videos).items() if n % together)
+
+
+def test_groups_are_shuffled_and_so_are_their_clips() -> None:
+    truth = {f"v{i}": VideoTruth(100.0, tuple(Segment(10.0 * k, 10 * k + 5, "run") for k in range(8)))
+             for i in range(40)}
+    clips = ClipSet(truth, dict.fromkeys(truth, Path("v.mp4")), ClipConfig(), Sampling(1, clips_per_video=4),
+                    with_background=False)
+    first = np.zeros((200, 40))
+    partners = Counter()
+    for epoch in range(200):
+        order = clips.order(epoch).reshape(-1, 4)
+        assert all(len({n // 8 for n in group}) == 1 for group in order.tolist())
+        for place, group in enumerate(order.tolist()):
+            first[epoch, group[0] // 8] += place / 79 / 2
+            partners.update((min(a, b) % 8, max(a, b) % 8) for a in group for b in group if a != b)
+    # any video anywhere (mean of 200 means of two uniform places), and any two clips of it together
+    assert np.abs(first.mean(0) - 0.5).max() < 5 * math.sqrt(1 / 12 / 2 / 200)
+    assert len(partners) == 28
+    assert max(partners.values()) < 1.1 * min(partners.values())
+    videos = [[clips.regions[n].video for n in clips.order(e)[::4]] for e in (0, 1)]
+    assert videos[0] != videos[1]
 
 
 def test_a_truth_without_files_or_actions_is_refused(counted: Path) -> None:

@@ -770,3 +770,176 @@ def test_each_pictures_time_agrees_with_independent_truth(tmp_path: Path, stream
     info = video.probe(path)
     assert info.frames == len(truth)
     assert info.duration == pytest.approx(float(truth[-1]["pts_time"]) + float(truth[-1]["duration_time"]), abs=1e-5)
+
+
+# --------------------------------------------------------------------------------------------- kept open
+
+
+def looks(rng: np.random.Generator, duration: float, count: int) -> list[np.ndarray]:
+    """Moments as readers are asked for them: a few anywhere (also beyond the ends), or a clip; in any order."""
+    asked = []
+    for turn in range(count):
+        n = int(rng.integers(1, 5))
+        clip = rng.uniform(0, duration) + rng.permutation(n) / 15
+        asked.append(clip if turn % 2 else np.append(rng.uniform(-0.3, duration + 0.3, n), 0.0 if turn % 4 else []))
+    return asked
+
+
+def agrees(path: Path, asked: Sequence[np.ndarray], size: tuple[int, int] | None) -> None:
+    with video.Reader(path) as reader:
+        for times in asked:
+            assert np.array_equal(reader.at(times, size), video.frames_at(path, times, size)), times
+
+
+@pytest.mark.parametrize("detour", [0.0, 0.3])
+@pytest.mark.parametrize("name", [*KINDS, "uneven.mkv", "twice.ts", "damaged.mp4"])
+def test_an_open_reader_sees_what_a_new_opening_sees(tmp_path: Path, name: str, detour: float,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in KINDS:
+        path = make(tmp_path / name, 120, **KINDS[name])
+    elif name == "uneven.mkv":
+        path = make(tmp_path / name, [5000 + t for t in UNEVEN], MS)
+    elif name == "twice.ts":
+        path = make(tmp_path / name, 60, format="mpegts")
+        path.write_bytes(path.read_bytes() * 2)
+    else:
+        path = make(tmp_path / name, 120, options={"bf": "0"})
+        with av.open(str(path)) as container:
+            packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+        data = bytearray(path.read_bytes())
+        for at, size in (packets[50], packets[90]):
+            data[at:at + size] = bytes(size)
+        path.write_bytes(data)
+    if name == "cut.ts":
+        path.write_bytes(path.read_bytes()[188 * 20:])
+    monkeypatch.setattr(video, "SKIP", 0.9)
+    monkeypatch.setattr(video, "DETOUR", detour)
+    rng = np.random.default_rng(len(name))
+    agrees(path, looks(rng, video.probe(path).duration, 8), None)
+
+
+@pytest.mark.parametrize("row", READ)
+def test_an_open_reader_agrees_on_real_files(row: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shared(row["file"])
+    duration = video.probe(path).duration
+    agrees(path, looks(np.random.default_rng(int(duration * 1000)), min(duration, 10.0), 4), (24, 32))
+
+
+def test_a_reader_opens_once_and_decodes_what_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "v.mp4", 240)  # a keyframe every 12
+    opened, decoded = [], []
+    real, timed = av.open, video._timed
+    monkeypatch.setattr(av, "open", lambda *a, **k: opened.append(real(*a, **k)) or opened[-1])
+    monkeypatch.setattr(video, "_timed", lambda *a: (decoded.append(p) or p for p in timed(*a)))
+
+    def cost(*numbers: int) -> int:
+        decoded.clear()
+        assert [number(x) for x in readers[0].at([n / 25 for n in numbers])] == list(numbers)
+        return len(decoded)
+
+    readers = [video.Reader(path)]
+    with readers[0]:
+        assert opened == []
+        assert cost(0, 1) == 3  # and the one after, which tells that the second is over
+        assert cost(2, 3, 4) == 3  # goes on
+        assert cost(4) == 0
+        assert 5 <= cost(200) <= 14  # from 192, not from 4
+        assert 5 <= cost(100, 103, 30) <= 28  # back, and two keyframes on the way
+        assert 228 <= cost(*range(0, 240, 3)) <= 240
+        assert cost(239, 239) == 1
+        assert cost(239) == 0
+        assert len(opened) == 1
+    with pytest.raises(AssertionError, match="not open"):
+        opened[0].seek(0)
+    assert cost(5) > 0  # opens again
+    assert len(opened) == 2
+    readers.clear()
+    with pytest.raises(AssertionError, match="not open"):
+        opened[1].seek(0)
+
+
+def test_a_file_replaced_under_its_reader(tmp_path: Path) -> None:
+    path, other = tmp_path / "v.mp4", tmp_path / "other.mp4"
+    make(path, 50)
+    reader = video.Reader(path)
+    assert number(reader.at([1.0])[0]) == 25
+    make(other, images=[picture(i) for i in range(100, 200)], times=100)
+    data = other.read_bytes()
+    os.replace(other, path)
+    assert [number(x) for x in reader.at([1.0, 3.96])] == [125, 199]
+    path.write_bytes(data[:200])
+    with pytest.raises(VideoError, match=r"v\.mp4"):
+        reader.at([1.0])
+    path.write_bytes(data)
+    assert number(reader.at([0.0])[0]) == 100
+    path.unlink()
+    with pytest.raises(VideoError, match="does not exist"):
+        reader.at([0.0])
+    make(path, 50)
+    assert number(reader.at([1.0])[0]) == 25
+
+
+def test_a_file_whose_content_vanishes_in_the_middle_of_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                               ) -> None:
+    path = make(tmp_path / "v.mkv", 200, images=[np.random.default_rng(i).integers(0, 256, (H, W, 3), np.uint8)
+                                                 for i in range(200)])  # larger than what is read ahead
+    assert path.stat().st_size > 400_000
+    with video.Reader(path) as reader:
+        reader.at([0.0])
+        same = video._identity(path)
+        os.truncate(path, 100_000)
+        monkeypatch.setattr(video, "_identity", lambda path: same)  # as if it happened after the look at the file
+        late = reader.at([7.0])
+    assert np.array_equal(late, video.frames_at(path, [7.0]))
+
+
+@pytest.mark.parametrize("when", [1, 3, 6, 20])
+def test_an_interrupted_look_does_no_harm(tmp_path: Path, when: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "v.mp4", 100)
+    with video.Reader(path) as reader:
+        reader.at([1.0])
+        countdown = iter(range(when, 0, -1))
+        step = video._Source.step
+
+        def interrupted(*given):
+            if next(countdown, None) == 1:
+                raise KeyboardInterrupt
+            return step(*given)
+
+        monkeypatch.setattr(video._Source, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            reader.at([1.2, 1.4, 1.6, 1.8, 2.0])
+        assert [number(x) for x in reader.at([1.2, 2.0, 3.96, 0])] == [30, 50, 99, 0]
+
+
+def test_a_reader_takes_what_frames_at_takes(tmp_path: Path) -> None:
+    with video.Reader(make(tmp_path / "v.mp4", 3)) as reader:
+        assert reader.at([]).shape == (0, H, W, 3)
+        assert reader.at([], size=(8, 9)).shape == (0, 8, 9, 3)
+        assert reader.at([0.0, 9.0], size=(8, 9)).shape == (2, 8, 9, 3)
+        assert reader.at(np.array([0.0])).shape == (1, H, W, 3)
+        for times in ([float("nan")], [float("inf")], [[0.0]]):
+            with pytest.raises(CallError, match="finite"):
+                reader.at(times)  # type: ignore[arg-type]
+        with pytest.raises(CallError, match="size"):
+            reader.at([0], size=(0, 4))
+    for row in ("nowhere.mp4", "."):
+        with pytest.raises(VideoError):
+            video.Reader(tmp_path / row).at([0.0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_opens_for_itself(tmp_path: Path) -> None:
+    """Parent and child would move each other's place in the file. In a process of its own, which has no threads."""
+    make(tmp_path / "v.mkv", 200, images=[np.random.default_rng(i).integers(0, 256, (H, W, 3), np.uint8)
+                                          for i in range(200)])
+    script = ("import os\nfrom cuemark import video\n"
+              "reader = video.Reader('v.mkv'); reader.at([0.0])\n"
+              "child = os.fork()\n"
+              "for k in range(40):\n"
+              "    t = [(k * 1.7 + (child > 0) * 3.1) % 8]\n"
+              "    assert (reader.at(t) == video.frames_at('v.mkv', t)).all()\n"
+              "assert not reader._odd\n"
+              "if child: assert os.waitpid(child, 0)[1] == 0\n")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -28,6 +29,9 @@ R = TypeVar("R")
 
 TOLERANCE = 1e-4
 """Seconds by which a time may miss a frame's stamp and still mean it (stamps are rounded to the time base)."""
+OPEN = 32
+"""Videos kept open between two looks. Each holds a file and a decoder with its last frames: next to nothing for a
+prepared video, some 30 MB for one in full HD, which makes a GB for all of them."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +111,13 @@ class Sampling:
     """Probability of a mirrored clip in training (TSP's release)."""
     p_caption: float = 0.5
     """Probability of the closest dense caption in place of the prompt (CLAP section 3.2)."""
+    clips_per_video: int = 1
+    """Clips of one video that follow each other in an epoch's order. 1 mixes freely; more lets a batch read a video
+    once for several clips, at the price of batches with fewer videos."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("clips_per_region", 1, None), ("min_background", 0, None), ("flip", 0, 1),
-                                ("p_caption", 0, 1)):
+                                ("p_caption", 0, 1), ("clips_per_video", 1, None)):
             within(f"sampling.{name}", getattr(self, name), low, high)
 
 
@@ -174,10 +181,11 @@ def clip_start(region: Region, clip_seconds: float, duration: float, place: floa
 
 
 class FrameReader:
-    """Resized frames of many videos by time; videos that fit a memory budget are decoded once and kept.
+    """Resized frames of many videos by time.
 
-    Both ways return the frame shown at a time, so what a clip looks like does not depend on the budget. Safe to call
-    from several threads.
+    Videos that fit a memory budget are decoded once and kept; of the others, the :data:`OPEN` last used stay open. All
+    ways return the frame shown at a time, so what a clip looks like does not depend on the budget. Safe to call from
+    several threads.
     """
 
     def __init__(self, clip: ClipConfig, budget_bytes: float = 2e9) -> None:
@@ -187,9 +195,17 @@ class FrameReader:
         self._locks: dict[Path, threading.Lock] = {}
         self._infos: dict[Path, video.VideoInfo] = {}
         self._kept: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+        self._idle: dict[Path, video.Reader] = {}  # the last used last; who reads with one takes it out meanwhile
 
     def read(self, path: Path, seconds: np.ndarray) -> np.ndarray:
-        """``(n, H, W, 3)`` uint8: the frames shown at ``seconds``; the first or last one beyond the video's ends."""
+        """The frames shown at ``seconds``; the first or last one beyond the video's ends.
+
+        Args:
+            seconds: of any shape, for example ``(k, n)`` for k clips of n frames: they are read in one pass.
+
+        Returns:
+            ``(*seconds.shape, H, W, 3)`` uint8.
+        """
         with self._lock:
             lock = self._locks.setdefault(path, threading.Lock())
         with lock:
@@ -199,7 +215,33 @@ class FrameReader:
             stamps, images = self._kept[path]
             return images[(np.searchsorted(stamps, seconds + TOLERANCE, side="right") - 1).clip(0)]
         info = self._infos[path]
-        return video.frames_at(path, [float(t) for t in seconds], self.clip.size(info.height, info.width))
+        with self._reader(path) as reader:
+            images = reader.at(seconds.ravel(), self.clip.size(info.height, info.width))
+        return images.reshape(*seconds.shape, *images.shape[1:])
+
+    def close(self) -> None:
+        """Let go of the files that are open; another :meth:`read` opens them again."""
+        with self._lock:
+            idle, self._idle = self._idle, {}
+        for reader in idle.values():
+            reader.close()
+
+    @contextmanager
+    def _reader(self, path: Path) -> Iterator[video.Reader]:
+        """An open reader for this thread alone; where others use that of the video, another one."""
+        with self._lock:
+            reader = self._idle.pop(path, None) or video.Reader(path)
+        try:
+            yield reader
+        except BaseException:
+            reader.close()
+            raise
+        with self._lock:
+            surplus = [self._idle.pop(path)] if path in self._idle else []
+            self._idle[path] = reader
+            surplus += [self._idle.pop(oldest) for oldest in list(self._idle)[:-OPEN]]
+        for other in surplus:
+            other.close()
 
     def _open(self, path: Path) -> None:
         info = video.probe(path)
@@ -275,21 +317,49 @@ class ClipSet:
 
     def draw(self, number: int, epoch: int = 0) -> tuple[Clip, np.random.Generator]:
         """Clip ``number`` of an epoch, and the generator that drew it (for draws that depend on it)."""
-        rng = np.random.default_rng((self.seed, epoch, number))
-        region = self.regions[number % len(self.regions)]
+        (drawn,) = self.draw_together([number], epoch)
+        return drawn
+
+    def draw_together(self, numbers: Sequence[int], epoch: int = 0) -> list[tuple[Clip, np.random.Generator]]:
+        """What :meth:`draw` gives for each of some clips of *one* video, which is read in one pass."""
         n = self.sampling.clips_per_region
-        even = (number // len(self.regions)) / (n - 1) if n > 1 else 0.5
-        place = rng.random() if self.training else even
-        start = clip_start(region, self.clip.seconds, self.truth[region.video].duration, place)
-        frames = self.reader.read(self.videos[region.video], self.clip.times(start))
-        square = cut(frames, self.clip.crop, rng if self.training else None, self.sampling.flip)
-        return Clip(square, region, start, start + self.clip.seconds), rng
+        rngs = [np.random.default_rng((self.seed, epoch, number)) for number in numbers]
+        chosen = [self.regions[number % len(self.regions)] for number in numbers]
+        (name,) = {region.video for region in chosen}
+        starts = []
+        for number, region, rng in zip(numbers, chosen, rngs, strict=True):
+            even = (number // len(self.regions)) / (n - 1) if n > 1 else 0.5
+            place = rng.random() if self.training else even
+            starts.append(clip_start(region, self.clip.seconds, self.truth[name].duration, place))
+        frames = self.reader.read(self.videos[name], np.stack([self.clip.times(start) for start in starts]))
+        drawn = []
+        for seen, region, start, rng in zip(frames, chosen, starts, rngs, strict=True):
+            square = cut(seen, self.clip.crop, rng if self.training else None, self.sampling.flip)
+            drawn.append((Clip(square.copy(), region, start, start + self.clip.seconds), rng))
+        return drawn
+
+    def by_video(self, numbers: Iterable[int]) -> list[list[int]]:
+        """The numbers of each video's clips, both in the order in which they are met."""
+        found: dict[str, list[int]] = {}
+        for number in numbers:
+            found.setdefault(self.regions[number % len(self.regions)].video, []).append(number)
+        return list(found.values())
 
     def order(self, epoch: int) -> np.ndarray:
-        """The numbers of an epoch in the order they are drawn: shuffled in training."""
+        """The numbers of an epoch in the order they are drawn: shuffled in training.
+
+        With ``sampling.clips_per_video`` above 1, groups of so many clips of one video, drawn together at random, are
+        shuffled; a video's last group may be smaller.
+        """
         if not self.training:
             return np.arange(len(self))
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        rng = np.random.default_rng((self.seed, epoch))
+        order = rng.permutation(len(self))
+        size = self.sampling.clips_per_video
+        if size == 1:
+            return order
+        groups = [own[i : i + size] for own in self.by_video(order.tolist()) for i in range(0, len(own), size)]
+        return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
 
 
 def ahead(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:

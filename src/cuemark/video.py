@@ -26,13 +26,13 @@ import io
 import logging
 import math
 import os
+from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import av
@@ -60,6 +60,7 @@ EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", 
 
 THREADS = 4  # decoding threads per open file; more only pays for itself where one file is read at a time
 SKIP = 10.0  # seconds: times further apart than this are reached by another seek instead of decoding in between
+DETOUR = 0.3  # seconds: a keyframe that spares an open file's reader less than this is not worth a seek
 BACK = (0.0, 2.0, 10.0, 60.0)  # seconds to aim earlier, each in turn, when a seek lands behind its target
 
 FORMATS = ("asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,kux,live_flv,m4v,matroska,"
@@ -100,7 +101,7 @@ class VideoInfo:
 
 
 class _Broken(Exception):
-    """Something in the file is unreadable, and several threads are decoding it."""
+    """Something in the file is unreadable, and whoever is reading it would rather begin again with more care."""
 
 
 @dataclass
@@ -110,7 +111,8 @@ class _Source:
     path: Path
     container: InputContainer
     stream: VideoStream
-    threaded: bool
+    strict: bool
+    """Raise :class:`_Broken` at the first thing that cannot be read: with threads, others would get lost, too."""
     unreadable: int = 0
     backwards: int = 0
 
@@ -150,11 +152,11 @@ class _Source:
             for picture in pictures:
                 seen = max(seen, picture.pts if picture.pts is not None else seen)
                 yield picture
-        if self.threaded and fed > seen:  # an error among the last packets makes threads drop the rest silently
+        if self.strict and fed > seen:  # an error among the last packets makes threads drop the rest silently
             raise _Broken
 
     def _count_unreadable(self) -> None:
-        if self.threaded:
+        if self.strict:
             raise _Broken
         self.unreadable += 1
 
@@ -391,16 +393,23 @@ def probe(path: str | Path) -> VideoInfo:
     with closing(pictures_from(path)) as pictures:
         _, picture = next(pictures)
     with _opened(path, threaded=False) as source:
-        # two numbers a packet, so that hours of video do not fill the memory
-        shown = [(source.stamp(p), p.duration or 0) for p in source.packets() if p.size and not p.is_discard]
-        lengths = {at: length for at, length in shown if at is not None}  # in ticks; 0: the packet does not say
+        # two numbers a packet, in arrays, so that hours of video do not fill the memory
+        packets, stamps, lengths = 0, array("q"), array("q")  # in ticks; a length of 0: the packet does not say
+        for packet in source.packets():
+            if packet.size and not packet.is_discard:
+                packets += 1
+                if (at := source.stamp(packet)) is not None:
+                    stamps.append(at)
+                    lengths.append(packet.duration or 0)
+        ticks, last = np.unique(np.array(stamps)[::-1], return_index=True)  # of packets at one time, the last counts
         # an AVI's decoding times run ahead of its pictures by the same delay from beginning to end
-        start = min(lengths, default=None) if source.container.format.name == "avi" else source.stamp(picture)
-        stamps = sorted(at for at in lengths if start is not None and at >= start)
-        count, begin = len(stamps) or len(shown), source.seconds(start or 0)
-        if stamps:
-            last = lengths[stamps[-1]] or median([b - a for a, b in pairwise(stamps)] or [0])
-            duration = source.seconds(stamps[-1]) - begin + source.seconds(1) * last
+        start = source.stamp(picture) if source.container.format.name != "avi" else ticks[0] if len(ticks) else None
+        known = ticks >= start if start is not None else np.zeros(len(ticks), bool)
+        ticks, last = ticks[known], last[known]
+        count, begin = len(ticks) or packets, source.seconds(int(start or 0))
+        if len(ticks):
+            length = lengths[len(lengths) - 1 - last[-1]] or float(np.median(np.diff(ticks) if len(ticks) > 1 else 0))
+            duration = source.seconds(int(ticks[-1])) - begin + source.seconds(1) * length
         else:  # a raw stream without times
             duration = count * source.step(picture)
         if duration <= 0:  # a single picture that does not say how long it stays
@@ -445,6 +454,41 @@ def _frames(path: Path, size: tuple[int, int] | None, start: float, end: float) 
             yield time, paint(picture)
 
 
+def frames_every(path: str | Path, step: float, count: int, size: tuple[int, int] | None = None
+                 ) -> Iterator[np.ndarray]:
+    """The pictures shown at 0, ``step``, 2 ``step`` … seconds: ``count`` arrays ``(H, W, 3)`` uint8 RGB.
+
+    As :func:`frames_at`, for a whole video in one pass: every picture is decoded once, and only those that are shown
+    at one of the moments are converted. Where the video ends early, its last picture is repeated. The same array may
+    be yielded several times.
+
+    Raises:
+        VideoError: at the first picture asked for, if the file cannot be used (see :func:`probe`).
+        CallError: ``size`` is not possible.
+    """
+    _check_size(size)
+    return _frames_every(Path(path), step, count, size)
+
+
+def _frames_every(path: Path, step: float, count: int, size: tuple[int, int] | None) -> Iterator[np.ndarray]:
+    paint, number = _Painter(path, size), 0
+    shown: VideoFrame | None = None
+    painted: np.ndarray | None = None
+    with closing(pictures_from(path)) as pictures:
+        for time, picture in pictures:
+            while shown is not None and number < count and number * step < time - tolerance(picture):
+                painted = paint(shown) if painted is None else painted
+                yield painted
+                number += 1
+            if number == count:
+                return
+            shown, painted = picture, None
+    assert shown is not None  # pictures_from raises where there is none
+    painted = paint(shown) if painted is None else painted
+    for _ in range(number, count):
+        yield painted
+
+
 def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple[int, int] | None = None
               ) -> np.ndarray:
     """The pictures shown at some moments.
@@ -466,9 +510,7 @@ def frames_at(path: str | Path, times: Sequence[float] | np.ndarray, size: tuple
     """
     path = Path(path)
     _check_size(size)
-    asked = np.asarray(times, np.float64)
-    if asked.ndim != 1 or not np.isfinite(asked).all():
-        raise CallError(f"times must be a list of finite numbers of seconds, got {times!r:.80}.")
+    asked = _moments(times)
     paint = _Painter(path, size)
     if not len(asked):
         with closing(pictures_from(path)) as pictures:
@@ -499,6 +541,139 @@ def _shown_at(path: Path, asked: np.ndarray, rows: np.ndarray, paint: _Painter) 
                 if (row := next(waiting, -1)) < 0:
                     return
             shown, image = picture, None
+
+
+class Reader:
+    """A video that is kept open, for many short looks at it: the pictures of :func:`frames_at`, bit for bit.
+
+    What a single call spends on opening the file and on finding its first picture is spent once. A call goes on from
+    where the last one ended if that is near, else from the keyframe before; so moments asked for together, in any
+    order, are one way forward through the file. It decodes with one thread: several would have to be filled after
+    each seek; read several videos at a time instead.
+
+    Where a file turns out damaged or strange, and whenever it is replaced, all is left to :func:`frames_at` or to a
+    new opening. The file is opened by the first call, and again by one after :meth:`close`. One thread at a time.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._held = ExitStack()
+        self._file: tuple[int, ...] | None = None  # which file it was, when it was last looked at
+        self._odd = False  # left to frames_at
+        self._source: _Source | None = None
+        self._origin: int | None = None
+        self._pictures: Pictures
+        self._shown: tuple[float, VideoFrame]  # where it stands
+        self._next: tuple[float, VideoFrame] | None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._source = None
+        self._held.close()
+
+    def at(self, times: Sequence[float] | np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The pictures shown at some moments; arguments, result and errors are those of :func:`frames_at`."""
+        _check_size(size)
+        asked = _moments(times)
+        if (file := _identity(self.path)) != self._file:
+            self.close()
+            self._file, self._odd = file, False
+        if len(asked) and not self._odd:
+            try:
+                return self._at(asked, size)
+            except (_Broken, VideoError, av.FFmpegError, OSError, EOFError, ValueError):
+                self.close()
+                self._odd = True
+            except BaseException:  # interrupted, who knows where
+                self.close()
+                raise
+        return frames_at(self.path, asked, size)
+
+    def _at(self, asked: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+        paint = _Painter(self.path, size)
+        out = painted = None
+        for row in np.argsort(asked, kind="stable").tolist():
+            picture = self._picture(max(float(asked[row]), 0.0))
+            if picture is not painted:
+                painted, image = picture, paint(picture)
+            if out is None:
+                out = np.empty((len(asked), *image.shape), np.uint8)
+            out[row] = image
+        assert out is not None
+        return out
+
+    def _picture(self, time: float) -> VideoFrame:
+        """What is shown at ``time``; from here on, or from the keyframe before."""
+        source = self._source or self._open()
+        if not self._is_ahead(source, time):
+            if (found := _sought(source, self._origin, time)) is not None:
+                self._stand(source, found, time)
+            else:
+                source = self._open()
+        while self._next is not None and self._next[0] <= time + tolerance(self._next[1]):
+            self._shown, self._next = self._next, next(self._pictures, None)
+        if source.backwards:  # what is served may depend on where one came from
+            raise _Broken
+        return self._shown[1]
+
+    def _open(self) -> _Source:
+        """Open the file, and stand at its beginning."""
+        self.close()
+        source = self._held.enter_context(_opened(self.path, threaded=False))
+        source.strict = True
+        pictures = source.pictures(source.packets())
+        first = next(pictures, None)
+        if first is None:
+            raise _Broken
+        self._origin = source.stamp(first)
+        self._stand(source, chain([first], pictures), 0.0)
+        self._source = source
+        return source
+
+    def _stand(self, source: _Source, pictures: Iterator[VideoFrame], start: float) -> None:
+        self._pictures = _timed(source, self._origin, pictures, start)
+        self._shown, self._next = next(self._pictures), next(self._pictures, None)
+
+    def _is_ahead(self, source: _Source, time: float) -> bool:
+        """Whether decoding on is the way to ``time``: it is not behind, and no keyframe is much nearer."""
+        at, picture = self._shown
+        if at > time + tolerance(picture):
+            return False
+        if self._next is None:  # the last one stays
+            return True
+        here = self._next[0]
+        if self._origin is None or source.stream.time_base is None:
+            return time - here <= SKIP
+        # as far as the file has told: MP4 lists all of its keyframes, MPEG-TS none
+        entries = source.stream.index_entries
+        number = entries.search_timestamp(self._origin + math.floor(time / source.stream.time_base))
+        nearest = source.seconds(entries[number].timestamp - self._origin) if number >= 0 else -math.inf
+        return time - here <= SKIP and nearest - here <= DETOUR
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """Changes when a file is replaced or written to, and in a fork, which shares its parent's place in an open file.
+
+    None: it is not there.
+    """
+    try:
+        state = path.stat()
+    except (OSError, ValueError):
+        return None
+    return os.getpid(), state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _moments(times: Sequence[float] | np.ndarray) -> np.ndarray:
+    asked = np.asarray(times, np.float64)
+    if asked.ndim != 1 or not np.isfinite(asked).all():
+        raise CallError(f"times must be a list of finite numbers of seconds, got {times!r:.80}.")
+    return asked
 
 
 def _check_size(size: tuple[int, int] | None) -> None:

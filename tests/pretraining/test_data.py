@@ -310,6 +310,30 @@ def test_a_video_without_a_global_feature_is_named(videos):
     data(videos, global_features={name: np.zeros(6) for name in (*TRUTH, "another")})
 
 
+# ------------------------------------------------------------------------------------- one pass for each video
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("budget", [0, 1e9])
+@pytest.mark.parametrize("together", [1, 3, 8])
+def test_a_batch_reads_each_video_once_and_is_what_its_clips_are_alone(
+        videos, together: int, budget: float, training: bool, monkeypatch: pytest.MonkeyPatch):
+    sampling = Sampling(clips_per_video=together)
+    reader = everything(videos, sampling=sampling, budget=budget, training=training)
+    alone = everything(videos, sampling=sampling, budget=budget, training=training)
+    read: list[Path] = []
+    real = reader.clips.reader.read
+    monkeypatch.setattr(reader.clips.reader, "read", lambda path, times: read.append(path) or real(path, times))
+    order = reader.clips.order(1)
+    for i, batch in enumerate(reader.epoch(1)):
+        numbers = order[8 * i : 8 * i + 8].tolist()
+        drawn = [alone.clips.draw(n, 1) for n in numbers]
+        assert same(batch, alone._collate([(clip, alone._sentence(clip, rng)) for clip, rng in drawn]))
+        assert Counter(read) == Counter({videos[clip.region.video] for clip, _ in drawn})
+        read.clear()
+    assert reader.text.asked == alone.text.asked
+
+
 # ------------------------------------------------------------------------------------- from a recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from cuemark import ranks
 from cuemark.batch import ClipBatch, normalised
 from cuemark.clips import Clip, ClipSet, ahead
 from cuemark.errors import DataError
@@ -18,7 +20,11 @@ from cuemark.text import TextEncoder, clip_sentence
 
 @dataclass
 class ClipData:
-    """Batches for :mod:`cuemark.loop`; every batch depends on (seed, epoch) alone, not on ``workers``."""
+    """Batches for :mod:`cuemark.loop`; every batch depends on (seed, epoch) alone, not on ``workers``.
+
+    Where several processes train together, each gets its own rows of every batch; in validation, where nothing looks
+    across rows, each gets its own batches.
+    """
 
     clips: ClipSet
     classes: Sequence[str]
@@ -49,27 +55,34 @@ class ClipData:
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[ClipBatch]:
         """The batches of an epoch, leaving out the first ``skip``."""
-        order = self.clips.order(number)
-        chosen = order[skip * self.batch : len(self) * self.batch]
-        drawn: list[tuple[Clip, str | None]] = []
-        for item in ahead(lambda n: self._draw(int(n), number), list(chosen), self.workers):
-            drawn.append(item)
-            if len(drawn) == self.batch:
-                yield self._collate(drawn)
-                drawn = []
-        if drawn:
-            yield self._collate(drawn)
+        order = self.clips.order(number).tolist()[: len(self) * self.batch]
+        batches = [order[i : i + self.batch] for i in range(skip * self.batch, len(order), self.batch)]
+        if self.clips.training:
+            batches = [ranks.mine(batch) for batch in batches]
+        else:
+            batches = batches[ranks.rank() :: ranks.count()]
+        # a batch reads each of its videos once
+        groups = [group for batch in batches for group in self.clips.by_video(batch)]
+        found = ahead(lambda group: self._draw(group, number), groups, self.workers)
+        for batch in batches:
+            drawn: dict[int, tuple[Clip, str | None]] = {}
+            while len(drawn) < len(batch):
+                drawn |= next(found)
+            yield self._collate([drawn[n] for n in batch])
 
-    def _draw(self, number: int, epoch: int) -> tuple[Clip, str | None]:
-        clip, rng = self.clips.draw(number, epoch)
+    def _draw(self, numbers: Sequence[int], epoch: int) -> dict[int, tuple[Clip, str | None]]:
+        """Clips of one video, by their number, and their sentences."""
+        drawn = self.clips.draw_together(numbers, epoch)
+        return {number: (clip, self._sentence(clip, rng)) for number, (clip, rng) in zip(numbers, drawn, strict=True)}
+
+    def _sentence(self, clip: Clip, rng: np.random.Generator) -> str | None:
         if self.text is None:
-            return clip, None
+            return None
         region = clip.region
-        sentence = clip_sentence(
+        return clip_sentence(
             clip.start, clip.end, region.near, region.foreground, self.captions.get(region.video, ()), rng,
             self.clips.sampling.p_caption, self.background_captions,
         )
-        return clip, sentence
 
     def _collate(self, drawn: Sequence[tuple[Clip, str | None]]) -> ClipBatch:
         regions = [clip.region for clip, _ in drawn]
@@ -81,10 +94,14 @@ class ClipData:
         )
         if self.text is not None:
             sentences = [s or "" for _, s in drawn]
-            numbers = {s: i for i, s in enumerate(dict.fromkeys(sentences))}
             batch.text = self.text.encode(sentences)
-            batch.text_id = torch.tensor([numbers[s] for s in sentences])
+            batch.text_id = torch.tensor([_number(s) for s in sentences])
         if self.global_features is not None:
             stacked = np.stack([self.global_features[r.video] for r in regions])
             batch.global_feature = torch.from_numpy(stacked.astype(np.float32))
         return batch
+
+
+def _number(sentence: str) -> int:
+    """The same for the same sentence, in every process."""
+    return int.from_bytes(hashlib.blake2b(sentence.encode(), digest_size=8).digest(), "big") >> 1
