@@ -29,7 +29,7 @@ from cuemark.loop import ENOUGH, WINDOW, Optim, Result, fit, sane
 
 torch.set_num_threads(1)
 
-TIMING = {"per_second"}
+TIMING = {"per_second", "data_wait", "memory_mb"}
 PLAIN = Optim(name="sgd", lr=0.05, lr_heads=0.05, momentum=0.0, weight_decay=0.0, steps=12)
 
 
@@ -614,7 +614,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path, change: dict[str, 
     content = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
     with pytest.raises(ModelError) as error:
         fit(Toy(), Data(), **(mine | change), folder=folder)
-    assert str(error.value).startswith(f"'{folder}' holds a run with other settings; ")
+    assert str(error.value).startswith(f"'{folder}' holds a run with other settings (")
     assert content == {name: (folder / name).read_bytes() for name in os.listdir(folder)}
     fit(Toy(), Data(), **mine, folder=folder)
 

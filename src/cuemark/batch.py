@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cuemark import ranks
 from cuemark.grid import Features, Grid
 from cuemark.segments import Segment
 
@@ -40,7 +41,19 @@ class ClipBatch(_Moves):
     text: Tensor | None = None
     """``(B, E)`` frozen text embedding of each clip's sentence (CLAP), when the objective asks for it."""
     text_id: Tensor | None = None
-    """``(B,)`` int64: equal where two clips carry the same sentence."""
+    """``(B,)`` int64: equal where two clips carry the same sentence, in any batch."""
+
+    def split(self, size: int) -> list[ClipBatch]:
+        """The same clips in batches of at most ``size``."""
+        return [replace(self, **{f.name: v[i : i + size] for f in fields(self)
+                                 if isinstance(v := getattr(self, f.name), Tensor)})
+                for i in range(0, len(self.clips), size)]
+
+    def gathered(self) -> ClipBatch:
+        """What losses compare outputs with, of the clips of all processes; the clips themselves stay where they are."""
+        found = {name: ranks.gathered(v) for name in ("label", "foreground", "text_id")
+                 if (v := getattr(self, name)) is not None}
+        return replace(self, **found)
 
 
 @dataclass
@@ -78,10 +91,10 @@ class Batch(_Moves):
                    [f.duration for f in rows], None if truth is None else [tuple(t) for t in truth])
 
 
-def normalised(frames: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """``(B, T, H, W, 3)`` uint8 to normalised float32 ``(B, 3, T, H, W)`` in channels-last memory (no copy)."""
-    scaled = torch.from_numpy(frames).float().div_(255)
-    scaled.sub_(torch.tensor(mean)).div_(torch.tensor(std))
+def normalised(frames: np.ndarray | Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """``(B, T, H, W, 3)`` uint8 to normalised float32 ``(B, 3, T, H, W)`` in channels-last memory, where they are."""
+    scaled = torch.as_tensor(frames).float().div_(255)
+    scaled.sub_(torch.tensor(mean, device=scaled.device)).div_(torch.tensor(std, device=scaled.device))
     return scaled.permute(0, 4, 1, 2, 3)
 
 

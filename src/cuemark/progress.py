@@ -5,6 +5,7 @@ Both go to standard error, so that standard output stays for results.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -30,6 +31,8 @@ class Bar:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
+        if _silent():
+            return self
         if sys.stderr.isatty():
             self._rich = Progress(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -57,6 +60,13 @@ class Bar:
             say(f"{self.what}: {self.done}/{self.total} {self._note}".rstrip())
 
 
+def _silent() -> bool:
+    """Whether another process speaks for this one: of those that torchrun starts, the first does."""
+    return os.environ.get("RANK", "0") != "0"
+
+
 def say(line: str) -> None:
     """One plain line for a person, on standard error."""
+    if _silent():
+        return
     print(line, file=sys.stderr, flush=True)

@@ -63,6 +63,8 @@ class Config:
     """Over the pairs of a batch; the paper writes a sum, which ties the weight to the batch size (our choice)."""
     weight_contrast: float = 1.0
     """Of the contrastive loss beside the classifiers (section 3.4 adds them)."""
+    weight_class: float = 1.0
+    """Of the class head's loss, TSP's alpha^c; the region head's is 1."""
     same_text: Literal["mask", "positive", "negative"] = "mask"
     """Two clips with one sentence: leave the pair out of the denominators, count it as a positive, or push it apart
     like any other (our choice: leave it out)."""
@@ -71,6 +73,7 @@ class Config:
         within("options.temperature", self.temperature, 1e-6)
         within("options.projection", self.projection, 1)
         within("options.weight_contrast", self.weight_contrast, 0)
+        within("options.weight_class", self.weight_class, 0)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
@@ -159,7 +162,7 @@ class CLAP(nn.Module):
         losses = {"contrast": self.config.weight_contrast * contrast(
             out["video"], out["text"], batch.text_id, counts, self.config, scale)}
         if self.config.classify:
-            losses["class"] = labelled_cross_entropy(out["class"], batch.label)
+            losses["class"] = self.config.weight_class * labelled_cross_entropy(out["class"], batch.label)
             losses["region"] = labelled_cross_entropy(out["region"], batch.foreground.long())
         return losses
 

@@ -81,8 +81,10 @@ class TSP(nn.Module):
         }
 
     def accuracy(self, out: dict[str, Tensor], batch: ClipBatch) -> dict[str, tuple[int, int]]:
-        """Right and all of each head, for model selection (section 4.1: the mean of the two)."""
-        return {
-            "class": correct(out["class"], batch.label),
-            "region": correct(out["region"], batch.foreground.long()),
-        }
+        """Right and all of each head that is trained, for model selection (section 4.1: the mean of the two)."""
+        found = {}
+        if self.config.weight_class:
+            found["class"] = correct(out["class"], batch.label)
+        if self.config.weight_region:
+            found["region"] = correct(out["region"], batch.foreground.long())
+        return found
