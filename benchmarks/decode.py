@@ -1,9 +1,6 @@
 """How fast a whole video becomes small RGB pictures, beside decoding alone and the ffmpeg program.
 
-    python benchmarks/decode.py VIDEO... [--planes] [--ffmpeg PROGRAM] [--short-side 128] [--seconds 20]
-
-``--planes`` converts to planes of red, green and blue with exact rounding, which is what cuemark will do once what was
-trained on other pixels has been measured again (docs/notes.md, "Pixels").
+    python benchmarks/decode.py VIDEO... [--ffmpeg PROGRAM] [--short-side 128] [--seconds 20]
 
 The first seconds of each video are encoded as H.264, HEVC, VP9 and AV1 at its own size (and as H.264 at 1080 lines), so
 that codecs are compared on the same pictures. For each file, best of three, pictures a second of
@@ -116,12 +113,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path)
     parser.add_argument("--ffmpeg", default=shutil.which("ffmpeg"))
-    parser.add_argument("--planes", action="store_true")
     parser.add_argument("--short-side", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=20)
     given = parser.parse_args()
-    if given.planes:
-        video.RGB, video.FILTER = "gbrp", Interpolation.BILINEAR | Interpolation.ACCURATE_RND
     print(f"{'':38}{'decode':>8}{'ours':>8}{'obvious':>9}{'ffmpeg':>8}{'of decode':>11}{'of ffmpeg':>11}{'error':>7}")
     with tempfile.TemporaryDirectory() as folder:
         for source in given.videos:
