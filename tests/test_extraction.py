@@ -510,15 +510,18 @@ for line in sys.stdin:
             traceback.print_exc()
         finally:
             os._exit(status)
-    if delay is not None:
-        time.sleep(delay)
-        os.kill(child, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([status, time.monotonic() - began]), flush=True)
+    ended, status = os.waitpid(child, os.WNOHANG)
+    while not ended:
+        if delay is not None and time.monotonic() > began + delay:
+            os.kill(child, signal.SIGKILL)
+            delay = None
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(120)
 def test_kill_at_any_moment_and_run_again(films, tiny_encoder, tmp_path):
     """Processes that have imported everything are forked, so that all of their time is extraction."""
     tiny_encoder.save(tmp_path / "encoder.safetensors")
@@ -538,8 +541,9 @@ def test_kill_at_any_moment_and_run_again(films, tiny_encoder, tmp_path):
             assert answer, (tmp_path / "log").read_text()
             return tuple(json.loads(answer))
 
-        status, duration = run(tmp_path / "undisturbed", 5.0, None)
-        assert status == 0, (tmp_path / "log").read_text()
+        calm = [run(tmp_path / name, 5.0, None) for name in ("undisturbed", "twice")]
+        duration = min(seconds for _, seconds in calm)  # on a busy machine one may take long
+        assert [status for status, _ in calm] == [0, 0], (tmp_path / "log").read_text()
         undisturbed = files(tmp_path / "undisturbed")
         assert set(undisturbed) == {"features.json", "failed.json", LOCK,
                                     *(f"{vid}.npy" for vid in videos if vid != "bad")}
@@ -564,9 +568,6 @@ def test_kill_at_any_moment_and_run_again(films, tiny_encoder, tmp_path):
     assert partial > 2  # or no moment was one
 
 
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
 @pytest.mark.parametrize("call", [1, 3, 6])
 @pytest.mark.parametrize("name", ["pwrite", "fsync", "replace", "open"])
 def test_a_full_disk(films, tiny_encoder, tmp_path, monkeypatch, name, call):
@@ -581,7 +582,7 @@ def test_a_full_disk(films, tiny_encoder, tmp_path, monkeypatch, name, call):
             return real(*arguments, **options)
         calls.append(arguments)
         if len(calls) >= call:
-            raise FULL
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*arguments, **options)
 
     with nothing_left(out):
