@@ -1,4 +1,4 @@
-"""Write docs/formats.md and docs/metrics.md from the code: `python docs/tables.py`; a test keeps them current."""
+"""Write the pages formats, metrics and recipes from the code: `python docs/tables.py`; a test keeps them current."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cuemark.datasets import FORMATS
 from cuemark.metrics import METRICS
+from cuemark.recipe import SHIPPED, shipped
 
 
 def formats() -> str:
@@ -52,6 +53,45 @@ def metrics() -> str:
         *rows, "", *parts])
 
 
+GROUPS = (
+    ("kinetics", "Trimmed clips", "What TSP and CLAP start from."),
+    ("activitynet", "ActivityNet", "A name without a system's variant is the paper's main one."),
+    ("activitynet160", "Few-shot: the base classes of ActivityNet", "Videos that show another class are left out "
+     "whole (`data.classes`)."),
+    ("thumos14", "THUMOS14", "Trained on its validation videos, chosen on its test videos, as TSP's release does."),
+    ("world", "The built-in world", "Made by `cuemark world`; minutes on a CPU."),
+)
+"""How the names of recipes begin, and what they have in common."""
+
+
+def recipes() -> str:
+    """The page of recipes."""
+    found, parts = shipped(), []
+    for prefix, title, words in GROUPS:
+        rows = [f"| [`{name}`](../{SHIPPED.relative_to(SHIPPED.parents[2]).as_posix()}/{name}.toml) | "
+                f"{_cell(head.title)} | {_cell(head.cost)} | {_cell(head.score)} |"
+                for name, head in found.items() if name.partition("_")[0] == prefix]
+        parts += [f"## {title}", "", words, "", "| recipe | what | cost | score to expect |", "|---|---|---|---|",
+                  *rows, ""]
+    return "\n".join([
+        "# Recipes", "",
+        "Made by `python docs/tables.py` from the headers of `src/cuemark/recipes`. `cuemark recipes` lists them, "
+        "`cuemark recipes NAME` prints one in full. Clips are those of TSP's ground truth; FLOPs and GPU hours are "
+        "computed from them, not measured: a backward pass counts as two forward ones, and a multiplication with its "
+        "addition as two. Scores are the papers'.", "",
+        "A recipe with `base = \"other\"` says only what is different from that one: a file beside it, or a name from "
+        "here. Fields are replaced one by one, lists whole. So a recipe of your own can be", "",
+        "```toml", "base = \"activitynet_tsp_r2plus1d_18\"", "", "[data]", "truth = \"mine.json\"",
+        "videos = \"my_videos\"", "```", "",
+        "`cuemark pretrain NAME --out OUT --sweep head_lr=0.002,0.004,0.006,0.008,0.01` trains once with each value, "
+        "in a folder of its own, and keeps the encoder with the highest validation score, the mean accuracy of the two "
+        "heads, over values and epochs: how TSP's paper chose. TSP's region head reads global video features from a "
+        "file that `cuemark gvf` writes, from TSP's own, or from a features folder (`data.features`).", "",
+        "Not here, as what it needs is not in the house yet: BMN, P-GCN, BMT, QAT and 2D-TAN on these features. The "
+        "encoders of other groups (LoFi, VideoCLIP, XDC) are features folders that you bring (`cuemark features "
+        "import`).", "", *parts])
+
+
 def _docstring(module: str) -> str:
     return import_module(f"cuemark.{module}").__doc__ or ""
 
@@ -65,7 +105,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-PAGES = {"formats.md": formats, "metrics.md": metrics}
+PAGES = {"formats.md": formats, "metrics.md": metrics, "recipes.md": recipes}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -14,11 +14,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL_GTAD, complaint
 
 from cuemark import cli, video
 from cuemark.cli import main
 from cuemark.extraction import FeatureFolder
+from cuemark.feature_files import read_global, verify
 from cuemark.localization import localize
 from cuemark.localizers import build
 from cuemark.segments import read_predictions, read_truth, write_predictions
@@ -29,7 +31,8 @@ COMMANDS = ["demo", "world", "prepare", "pretrain", "train", "extract", "localiz
             "evaluate proposals", "evaluate grounding", "evaluate highlights", "evaluate frames",
             "evaluate captions", "evaluate episodes", "compare", "diagnose", "episodes", "analyze", "convert", "check",
             "report", "weights list", "weights fetch", "weights convert", "features info", "features verify",
-            "features merge", "features export", "features import"]
+            "features merge", "features match", "features concat", "features export", "features import", "recipes",
+            "gvf"]
 
 
 @pytest.fixture
@@ -479,3 +482,131 @@ def test_a_reader_that_has_seen_enough():
         shell=True, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- recipes, sweeps, GVF
+
+
+def test_recipes_are_listed_and_shown_in_full(cuemark, tmp_path):
+    told = json.loads(cuemark("recipes", "--json").out)
+    assert {"title", "commands", "cost", "score"} <= told["activitynet_tsp_r2plus1d_18"].keys()
+    listed = cuemark("recipes").out
+    names = [line for line in listed.splitlines() if not line.startswith(" ")]
+    assert names == sorted(told)
+    assert max(map(len, listed.splitlines())) <= 80
+    (tmp_path / "mine.toml").write_text('# Mine.\nbase = "world_tac"\nseed = 12\n')
+    whole = cuemark("recipes", tmp_path / "mine.toml").out
+    assert whole.startswith("# Mine.\n\nsystem = \"tac\"\nseed = 12\n")
+    assert json.loads(cuemark("recipes", tmp_path / "mine.toml", "--json").out)["seed"] == 12
+    assert "did you mean 'world_tac'?" in complaint(cuemark("recipes", "world_tak"))
+
+
+def test_gvf(cuemark, tiny_features, tmp_path):
+    for pooling, reduce in (("max", np.max), ("mean", np.mean)):
+        out = tmp_path / f"{pooling}.h5"
+        ended = cuemark("gvf", tiny_features.folder, "--out", out, "--pooling", pooling)
+        assert ended.out == f"{out}: {len(tiny_features)} videos, 32 numbers each ({pooling} over time)\n"
+        found = read_global(out)
+        assert set(found) == set(tiny_features)
+        for vid, vector in found.items():
+            np.testing.assert_allclose(vector, reduce(tiny_features[vid].data.astype(np.float64), axis=0), rtol=1e-5)
+    assert "ends in .h5" in complaint(cuemark("gvf", tiny_features.folder, "--out", tmp_path / "gvf"), 2)
+    assert "nowhere" in complaint(cuemark("gvf", "nowhere", "--out", tmp_path / "g.h5"))
+    assert not (tmp_path / "g.h5").exists()
+
+
+def test_a_sweep(cuemark, tiny_world, tmp_path):
+    changes = [f"data.truth={json.dumps(str(tiny_world.folder / 'truth.json'))}",
+               f"data.videos={json.dumps(str(tiny_world.folder / 'videos'))}", "encoder.network.width=4",
+               "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4", "optim.steps=1",
+               "data.train=['training']", "data.validate=['validation']", "workers=0"]
+    words = ["pretrain", "world_tac", "--out", tmp_path / "s", *(w for c in changes for w in ("--set", c))]
+    told = json.loads(cuemark(*words, "--sweep", "head_lr=1e-3,0.5", "--json").out)
+    assert told == json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert [run["folder"] for run in told["runs"]] == ["optim.lr_heads=0.001", "optim.lr_heads=0.5"]
+    shown = cuemark(*words, "--sweep", "optim.lr_heads=0.001,0.5").out  # goes on, and has nothing to do
+    assert "class" in shown
+    assert f"{tmp_path / 's' / 'encoder.safetensors'}: optim.lr_heads={told['best']}" in shown
+    for wrong, text in (("head_lr", "write FIELD=V1,V2"), ("head_lr=", "write FIELD=V1,V2"), ("lr_head=1", "lr_head")):
+        assert text in complaint(cuemark(*words[:2], "--out", tmp_path / "t", "--sweep", wrong), 2)
+    assert not (tmp_path / "t").exists()
+
+
+# ---------------------------------------------------------------------------------------------- one grid, one array
+
+
+def features_folder(folder: Path, rows: dict[str, np.ndarray], step: float, weights: str, stride: int = 1) -> Path:
+    """Features of videos of 10 s whose rows are ``step`` seconds apart and seen through as much."""
+    folder.mkdir()
+    videos = {}
+    for vid, data in rows.items():
+        np.save(folder / f"{vid}.npy", data.astype(np.float32))
+        grid = {"start": 0.0, "step": step, "count": len(data), "window": step}
+        videos[vid] = {"grid": grid, "duration": 10.0, "padded": False}
+    clip = {"frames": stride, "fps": stride / step, "stride": stride}
+    (folder / "features.json").write_text(json.dumps({
+        "software": "test", "encoder": weights, "weights": weights, "dim": data.shape[1], "clip": clip,
+        "pooling": "mean", "dtype": "float32", "scaling": "none", "precision": "fp32", "complete": True,
+        "videos": videos}))
+    return folder
+
+
+def test_features_on_another_grid(cuemark, tmp_path):
+    """Straight lines stay straight lines, read off by hand; beyond the outer centres the nearest row."""
+    rng = np.random.default_rng(0)
+    rows = {"a": rng.normal(size=(10, 3)), "b": rng.normal(size=(10, 3)), "alone": rng.normal(size=(10, 3))}
+    ours = features_folder(tmp_path / "ours", rows, 1.0, "one")
+    other = features_folder(tmp_path / "other", {v: rng.normal(size=(25, 7)) for v in ("a", "b", "c")}, 0.4, "two")
+    ended = cuemark("features", "match", ours, "--to", other, "--out", tmp_path / "out")
+    assert (ended.status, ended.out) == (1, f"{tmp_path / 'out'}: 2 videos, 0 were there, 1 left out\n")
+    assert "'alone'" in ended.err
+    found = FeatureFolder.open(tmp_path / "out")
+    assert list(found) == ["a", "b"]
+    assert [p for p in verify(tmp_path / "out") if p.serious] == []
+    assert found.meta["weights"] == "one on the grid of two"  # so that no encoder passes for what made them
+    for vid in found:
+        assert found[vid].grid == FeatureFolder.open(other)[vid].grid
+        for i, row in enumerate(found[vid].data):
+            at = (i + 0.5) * 0.4 - 0.5  # of our rows, whose centres are at 0.5, 1.5 … s
+            low = int(np.clip(np.floor(at), 0, 9))
+            high, part = min(low + 1, 9), min(max(at - low, 0.0), 1.0)
+            np.testing.assert_allclose(row, rows[vid][low] * (1 - part) + rows[vid][high] * part, atol=1e-5)
+        # the release's way; the two grids have one extent
+        released = torch.nn.functional.interpolate(torch.tensor(rows[vid].T[None], dtype=torch.float32), size=25,
+                                                   mode="linear", align_corners=False)[0].T
+        np.testing.assert_allclose(found[vid].data, released.numpy(), atol=1e-5)
+    again = cuemark("features", "match", ours, "--to", other, "--out", tmp_path / "out")
+    assert again.out == f"{tmp_path / 'out'}: 0 videos, 2 were there, 1 left out\n"
+    assert "one of the folders" in complaint(cuemark("features", "match", ours, "--to", other, "--out", other))
+    third = features_folder(tmp_path / "third", {"z": rows["a"]}, 1.0, "three")
+    assert "no video in common" in complaint(cuemark("features", "match", ours, "--to", third, "--out", tmp_path / "n"))
+    assert "holds features with" in complaint(cuemark("features", "match", other, "--to", ours, "--out",
+                                                      tmp_path / "out"))
+    assert not (tmp_path / "n").exists()
+
+
+def test_features_side_by_side(cuemark, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = {name: {v: rng.normal(size=(25, dim)) for v in "ab"} for name, dim in (("rgb", 3), ("flow", 2))}
+    rgb, flow = (features_folder(tmp_path / name, rows[name], 0.4, name) for name in rows)
+    assert cuemark("features", "concat", rgb, flow, "--out", tmp_path / "both").status == 0
+    both = FeatureFolder.open(tmp_path / "both")
+    assert (both.dim, both.meta["weights"], both.meta["encoder"]) == (5, "rgb + flow", "rgb + flow")
+    assert [p for p in verify(tmp_path / "both") if p.serious] == []
+    for vid in both:
+        np.testing.assert_array_equal(both[vid].data, np.hstack([rows["rgb"][vid], rows["flow"][vid]]).astype("f4"))
+    coarse = features_folder(tmp_path / "coarse", {v: rng.normal(size=(10, 3)) for v in "ab"}, 1.0, "coarse")
+    said = complaint(cuemark("features", "concat", coarse, flow, "--out", tmp_path / "no"))
+    assert "10 rows" in said
+    assert "25 from" in said
+    assert "cuemark features match" in said
+    later = features_folder(tmp_path / "later", rows["rgb"], 0.41, "later")
+    assert "cuemark features match" in complaint(cuemark("features", "concat", later, flow, "--out", tmp_path / "no"))
+    assert "two features folders" in complaint(cuemark("features", "concat", rgb, "--out", tmp_path / "no"), 2)
+    assert not (tmp_path / "no").exists()
+    assert cuemark("features", "match", coarse, "--to", flow, "--out", tmp_path / "fine").status == 0
+    assert cuemark("features", "concat", tmp_path / "fine", flow, "--out", tmp_path / "again").status == 0
+    assert FeatureFolder.open(tmp_path / "again").dim == 5
+    (coarse / "a.npy").write_bytes(b"no")
+    assert "is not a NumPy array file" in complaint(cuemark("features", "match", coarse, "--to", flow, "--out",
+                                                            tmp_path / "no"))

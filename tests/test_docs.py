@@ -10,6 +10,7 @@ import pytest
 
 from cuemark.datasets import FORMATS
 from cuemark.metrics import METRICS
+from cuemark.recipe import shipped
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGES = runpy.run_path(str(DOCS / "tables.py"))["PAGES"]
@@ -30,7 +31,17 @@ def test_every_format_and_metric_has_its_line_source_and_words():
     assert all(f"| `{name}` |" in page and f"## {metric.title}" in page for name, metric in METRICS.items())
 
 
-@pytest.mark.parametrize("page", ["formats.md", "metrics.md", "floors.md"])
+def test_every_recipe_has_its_line_with_cost_and_score():
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    for name, head in shipped().items():
+        (line,) = [row for row in page.splitlines() if row.startswith(f"| [`{name}`](")]
+        link = re.search(r"\]\((.*?)\)", line)
+        assert (DOCS / link[1]).is_file()
+        for words in (head.title, head.cost, head.score):
+            assert words.replace("|", "\\|") in line
+
+
+@pytest.mark.parametrize("page", ["formats.md", "metrics.md", "floors.md", "recipes.md"])
 def test_tables_are_tables(page):
     """Every row has as many cells as the row above it; no role of reStructuredText is left."""
     text = (DOCS / page).read_text(encoding="utf-8")

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_GTAD, make_encoder
+from conftest import SMALL_GTAD, make_encoder, shared
 
-from cuemark import checkpoint
+from cuemark import checkpoint, training
 from cuemark.datasets import FORMATS
 from cuemark.datasets.world import World
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.extraction import FeatureFolder, extract, features_of
+from cuemark.extraction import ExtractConfig, FeatureFolder, extract, features_of, global_features
+from cuemark.feature_files import write_global
 from cuemark.localizers.trained import TrainedLocalizer, predict
 from cuemark.loop import Result
-from cuemark.recipe import Recipe, load_recipe
-from cuemark.segments import labels_of, read_truth, subset, write_truth
-from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, FeatureData, pretrain, train
+from cuemark.recipe import Data, Recipe, load_recipe
+from cuemark.segments import Segment, labels_of, read_truth, subset, write_truth
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, SWEEP_FILE, FeatureData, pretrain, sweep, train
 
 CUT = ["encoder.network.width=4", "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4",
        "optim.steps=3", "optim.precision=fp32", "workers=0"]
@@ -69,7 +74,7 @@ def runs(tiny_world, tiny_text, tmp_path_factory) -> Runs:
         results[name] = (train if name == "gtad" else pretrain)(one, out / name)[1]
         if name == "tac":
             videos = {v: p for v, p in tiny_world.videos.items() if tiny_world.truth[v].subset != "trimmed"}
-            extract(videos, VideoEncoder.load(out / "tac" / ENCODER_FILE), out / "features", stride=4)
+            extract(videos, VideoEncoder.load(out / "tac" / ENCODER_FILE), out / "features", ExtractConfig(stride=4))
     return Runs(out, recipes, results, FeatureFolder.open(out / "features"))
 
 
@@ -119,8 +124,9 @@ def test_results_say_what_happened(runs):
         assert all(np.isfinite(v) for v in result.losses.values())
     assert runs.results["tac"].best is None  # it does not validate
     assert {"class", "region", "score"} <= runs.results["tsp"].best.keys()
-    assert runs.results["tsp"].losses.keys() == {"loss", "class", "region"}
-    assert runs.results["clap"].losses.keys() == {"loss", "contrast", "class", "region"}
+    parts = {"class", "region"}
+    assert runs.results["tsp"].losses.keys() == {"loss", *parts, "class_accuracy", "region_accuracy"}
+    assert runs.results["clap"].losses.keys() == {*runs.results["tsp"].losses, "contrast"}
     for result in (runs.results["tsp"], runs.results["clap"]):
         assert result.best["score"] == pytest.approx((result.best["class"] + result.best["region"]) / 2)
         assert 0 <= result.best["score"] <= 1
@@ -220,7 +226,7 @@ def test_the_localizer_loads_with_nothing_beside_it(runs, tiny_world, tmp_path):
     moved = shutil.copy(runs.folder / "gtad" / LOCALIZER_FILE, tmp_path / "alone.safetensors")
     model = TrainedLocalizer.load(moved)
     assert model.classes == tuple(labels_of(subset(tiny_world.truth, "training")))
-    assert model.stride == 4
+    assert model.extraction.stride == 4
     assert model.encoder is not None
     assert model.encoder.weights == runs.features.meta["weights"] == model.features["weights"]
     assert model.made["missing"] == 0
@@ -303,3 +309,214 @@ def test_every_epoch_has_every_row_once_in_an_order_of_its_own(runs):
     assert len({tuple(drawn(e)) for e in range(6)}) > 1
     assert drawn(1, skip=1) == drawn(1)[2:]
     assert len(FeatureData(rows, 8)) == 1
+
+
+# ---------------------------------------------------------------------------------------------- global features
+
+
+def test_a_file_of_global_features_is_what_its_folder_is(runs, tmp_path):
+    """Also when it calls its videos as the release does: v_ and the name up to the first dot."""
+    pooled = global_features(runs.features, "max")
+    write_global(tmp_path / "r-max_gvf.h5", {f"v_{vid}.mp4": v for vid, v in pooled.items()})
+    encoder, _ = pretrain(without(runs.recipes["tsp"], features=str(tmp_path / "r-max_gvf.h5")), tmp_path / "out")
+    assert encoder.weights == VideoEncoder.load(runs.folder / "tsp" / ENCODER_FILE).weights
+
+
+def test_the_pooling_of_global_features_reaches_the_region_head(runs, tmp_path):
+    mean = replace(runs.recipes["tsp"], options={"global_feature": "mean"})
+    encoder, _ = pretrain(mean, tmp_path / "mean")
+    other = VideoEncoder.load(runs.folder / "tsp" / ENCODER_FILE)
+    assert not torch.equal(encoder.extra["region_head.weight"], other.extra["region_head.weight"])
+
+
+@pytest.mark.parametrize(("name", "pooling", "said"), [
+    ("r3d_18-avg_gvf.h5", "max", "is called mean"), ("R3D-MAX.hdf5", "mean", "is called max"),
+    ("r3d_18-avg_gvf.h5", "mean", None), ("maximal.h5", "mean", None), ("gvf.h5", "max", None),
+    ("max-and-mean.h5", "mean", None)])
+def test_a_name_that_contradicts_the_recipe_is_said(tmp_path, capsys, name, pooling, said):
+    write_global(tmp_path / name, {"a": np.ones(4, np.float32)})
+    found = training._global_features(str(tmp_path / name), pooling, 4, ["a", "b"])
+    assert list(found) == ["a"]
+    assert (said in capsys.readouterr().err) if said else capsys.readouterr().err == ""
+
+
+def test_a_file_of_global_features_that_does_not_fit(runs, tmp_path):
+    vectors = {vid: np.ones(64, np.float32) for vid in runs.features}
+    write_global(tmp_path / "wide.h5", vectors)
+    with pytest.raises(DataError, match=r"wide\.h5' has global video features of width 64, .* has 32"):
+        pretrain(without(runs.recipes["tsp"], features=str(tmp_path / "wide.h5")), tmp_path / "out")
+    write_global(tmp_path / "few.h5", {vid: v[:32] for vid, v in list(vectors.items())[:1]})
+    with pytest.raises(DataError, match="videos have no global video feature"):
+        pretrain(without(runs.recipes["tsp"], features=str(tmp_path / "few.h5")), tmp_path / "out")
+    with pytest.raises(DataError, match=r"nowhere\.h5"):
+        pretrain(without(runs.recipes["tsp"], features="nowhere.h5"), tmp_path / "out")
+
+
+# ---------------------------------------------------------------------------------------------- classes
+
+
+def test_only_videos_of_these_classes_alone_are_seen(runs, tiny_world, tmp_path, monkeypatch):
+    """A video that shows another class too is never drawn from, in training or validation: not even as background."""
+    truth = read_truth(tiny_world.folder / "truth.json")
+    base = labels_of(truth)
+    mixed = ("training_0001", "validation_0000")
+    for vid in mixed:
+        truth[vid] = replace(truth[vid], annotations=(*truth[vid].annotations, Segment(0.0, 2.0, "juggling")))
+    write_truth(tmp_path / "truth.json", truth)
+    drawn: set[str] = set()
+    original = training.ClipSet
+
+    def spied(part, *rest):
+        drawn.update(part)
+        return original(part, *rest)
+
+    monkeypatch.setattr(training, "ClipSet", spied)
+    given = without(runs.recipes["tsp_none"], truth=str(tmp_path / "truth.json"))
+    assert "juggling" in pretrain(given, tmp_path / "all")[0].classes
+    assert set(mixed) <= drawn
+    drawn.clear()
+    encoder, _ = pretrain(without(given, classes=tuple(base)), tmp_path / "base")
+    assert drawn == {vid for vid, t in truth.items() if t.subset in ("training", "validation")} - set(mixed)
+    assert set(encoder.classes) <= set(base)
+    with pytest.raises(DataError, match="has no video that shows only classes"):
+        training._truth(Data(str(tmp_path / "truth.json"), classes=("juggling",)))
+
+
+def test_classes_may_be_a_file(tiny_world, tmp_path, capsys):
+    truth = str(tiny_world.folder / "truth.json")
+    labels = labels_of(tiny_world.truth)
+    base, held = labels[:-2], labels[-2:]
+    (tmp_path / "base.txt").write_text("\n".join(base) + "\n")
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    (tmp_path / "split.json").write_text(json.dumps({"base": base, "validation": held[:1], "novel": held[1:]}))
+    wanted = {v for v, t in tiny_world.truth.items() if t.annotations and {s.label for s in t.annotations} <= {*base}}
+    assert 0 < len(wanted) < len(tiny_world.truth)
+    for given in (str(tmp_path / "base.txt"), str(tmp_path / "base.json"), str(tmp_path / "split.json"), tuple(base)):
+        assert set(training._truth(Data(truth, classes=given))) == wanted
+    assert capsys.readouterr().err == ""
+    assert set(training._truth(Data(truth, classes=(*base, "juggling")))) == wanted
+    assert "1 of the" in (said := capsys.readouterr().err)
+    assert "'juggling' first" in said
+    with pytest.raises(DataError, match=r"shows only classes of data\.classes \(juggling …\); its labels"):
+        training._truth(Data(truth, classes=("juggling",)))
+    with pytest.raises(DataError, match="gone"):
+        training._truth(Data(truth, classes=str(tmp_path / "gone.txt")))
+
+
+def test_the_base_classes_of_activitynet():
+    """8,004 of 10,024 and 3,945 of 4,926 videos show base classes alone; 3 + 3 show both kinds."""
+    split = str(shared("annotations/activitynet_few_shot_classes.json"))
+    for part, all_, kept in (("train", 10024, 8004), ("valid", 4926, 3945)):
+        path = str(shared(f"annotations/tsp/activitynet/activitynet_v1-3_{part}_tsp_groundtruth.csv"))
+        assert len(training._truth(Data(path))) == all_
+        assert len(training._truth(Data(path, classes=split))) == kept
+
+
+# ---------------------------------------------------------------------------------------------- sweeps
+
+
+def test_a_sweep_keeps_the_best_and_can_be_called_again(runs, tmp_path, monkeypatch):
+    given = replace(runs.recipes["tsp_none"], validate_every=1)
+    found = sweep(given, "head_lr", [0.5, 0.02], tmp_path)
+    assert [run.folder for run in found.runs] == ["optim.lr_heads=0.5", "optim.lr_heads=0.02"]
+    best = max(found.runs, key=lambda run: run.scores["score"])
+    assert found.best == best
+    assert found.runs[1].scores["score"] == pytest.approx(
+        (found.runs[1].scores["class"] + found.runs[1].scores["region"]) / 2)
+    assert (tmp_path / ENCODER_FILE).read_bytes() == (tmp_path / best.folder / ENCODER_FILE).read_bytes()
+    for run in found.runs:
+        made = VideoEncoder.load(tmp_path / run.folder / ENCODER_FILE).made
+        assert made["recipe"]["optim"]["lr_heads"] == run.value
+        assert made["scores"] == run.scores
+        assert run.epoch is None  # this recipe counts updates
+    assert json.loads((tmp_path / SWEEP_FILE).read_text()) == found.to_json()
+    assert {p.name for p in tmp_path.iterdir()} == {ENCODER_FILE, SWEEP_FILE, *(run.folder for run in found.runs)}
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: pytest.fail("trained again"))
+    before = (tmp_path / SWEEP_FILE).read_bytes()
+    assert sweep(given, "optim.lr_heads", [0.5, 0.02], tmp_path) == found
+    assert (tmp_path / SWEEP_FILE).read_bytes() == before
+
+
+def fake(scores: dict[float, float | None], seen: list[float]):
+    """A ``pretrain`` that gives these scores, by the heads' rate, at update 6 of 8."""
+
+    def run(one: Recipe, out: Path, device: object) -> tuple[None, Result]:
+        seen.append(one.optim.lr_heads)
+        out.mkdir(parents=True)
+        (out / ENCODER_FILE).write_text(str(one.optim.lr_heads))
+        score = scores[one.optim.lr_heads]
+        return None, Result(8, {}, None if score is None else {"score": score, "step": 6}, 0, 0.0)
+
+    return run
+
+
+def test_a_sweep_takes_the_highest_score_and_the_first_of_equals(runs, tmp_path, monkeypatch):
+    given = replace(runs.recipes["tsp"], optim=replace(runs.recipes["tsp"].optim, steps=None, epochs=4))
+    seen: list[float] = []
+    monkeypatch.setattr(training, "pretrain", fake({0.1: 0.5, 0.2: 0.7, 0.3: 0.7, 0.4: None}, seen))
+    found = sweep(given, "head_lr", [0.1, 0.2, 0.3, 0.4], tmp_path)
+    assert seen == [0.1, 0.2, 0.3, 0.4]
+    assert (found.best.value, found.best.epoch) == (0.2, 3)
+    assert (tmp_path / ENCODER_FILE).read_text() == "0.2"
+    assert (found.runs[3].scores, found.runs[3].epoch) == ({}, None)
+    monkeypatch.setattr(training, "pretrain", fake({0.4: None}, seen))
+    with pytest.raises(ModelError, match="no run of the sweep"):
+        sweep(given, "head_lr", [0.4], tmp_path / "other")
+
+
+@pytest.mark.parametrize(("field", "values", "kind", "text"), [
+    ("head_lr", [], CallError, "needs values"),
+    ("optim.lr_haeds", [0.1], CallError, "did you mean 'optim.lr_heads'"),
+    ("head_lr", [0.1, "fast"], DataError, "lr_heads 'fast' is wrong"),
+    ("head_lr", [0.1, -1.0], CallError, "optim.lr_heads must be"),
+    ("encoder.start", ["a", "runs/a.safetensors"], CallError, "cannot be the name of a folder"),
+    ("data.validate", [["validation"], []], DataError, "chooses by the validation"),
+])
+def test_a_sweep_that_cannot_be_meant_trains_nothing(runs, tmp_path, monkeypatch, field, values, kind, text):
+    monkeypatch.setattr(training, "pretrain", lambda *a: pytest.fail("trained"))
+    with pytest.raises(kind, match=text):
+        sweep(runs.recipes["tsp"], field, values, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_does_not_go_into_a_run(runs):
+    before = (runs.folder / "tsp" / ENCODER_FILE).read_bytes()
+    with pytest.raises(DataError, match="holds a run of its own"):
+        sweep(runs.recipes["tsp"], "head_lr", [0.1], runs.folder / "tsp")
+    assert (runs.folder / "tsp" / ENCODER_FILE).read_bytes() == before
+
+
+# ---------------------------------------------------------------------------------------------- several processes
+
+
+def test_torchrun_trains_the_encoder_of_one_process(runs, tiny_world, tmp_path):
+    """Through the real door, with frozen statistics: the same weights to rounding, one progress, no other files."""
+    start = runs.folder / "tac" / ENCODER_FILE
+    changes = [f"data.truth={json.dumps(str(tiny_world.folder / 'truth.json'))}",
+               f"data.videos={json.dumps(str(tiny_world.folder / 'videos'))}", *CUT,
+               f"encoder.start={json.dumps(str(start))}", "options.global_feature=none", "optim.steps=4", "keep=2",
+               "optim.frozen_statistics=true", "optim.chunk=1", "validate_every=2", "checkpoint_every=2"]
+    alone, result = pretrain(load_recipe("world_tsp", changes), tmp_path / "alone")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
+               "--master-port", str(_free_port()), "-m", "cuemark", "pretrain", "world_tsp", "--out",
+               str(tmp_path / "both"), *(word for change in changes for word in ("--set", change))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("pre-training tsp: 4/4 loss ") == 1
+    assert str(tmp_path / "both" / ENCODER_FILE) in done.stdout
+    names = ["best.safetensors", ENCODER_FILE, "last.safetensors", "log.jsonl", "step-2.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == names
+    both = VideoEncoder.load(tmp_path / "both" / ENCODER_FILE)
+    assert both.made["scores"] == result.best
+    before, after, other = (checkpoint.load(path)[0] for path in (
+        start, tmp_path / "alone" / ENCODER_FILE, tmp_path / "both" / ENCODER_FILE))
+    moved = sum(float((after[k] - before[k]).double().square().sum()) for k in after if k.startswith("network"))
+    apart = sum(float((after[k] - other[k]).double().square().sum()) for k in after)
+    assert moved > 0
+    assert apart < 1e-8 * moved  # of squares
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

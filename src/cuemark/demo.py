@@ -26,7 +26,7 @@ from rich.table import Table
 
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.extraction import FeatureFolder, extract
+from cuemark.extraction import ExtractConfig, FeatureFolder, extract
 from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import DetectionScore, detection
@@ -40,7 +40,7 @@ T = TypeVar("T")
 STRIDE = 4
 """Frames at 15 fps between clips: instances of half a second need features that are closer than a clip is long."""
 SYSTEMS = ("tac", "tsp", "clap")
-SMALL = {"trimmed": 300, "training": 100, "validation": 16, "testing": 48, "novel": 0}
+SMALL = {"trimmed": 600, "training": 300, "validation": 32, "testing": 48, "novel": 0}
 """Videos of the demo's world."""
 
 
@@ -143,7 +143,8 @@ def extract_features(out: Path, system: str, made: world.World) -> FeatureFolder
     """``cuemark extract``: the untrimmed videos through one encoder."""
     videos = {v: p for v, p in made.videos.items() if made.truth[v].subset in ("training", "validation", "testing")}
     encoder = VideoEncoder.load(out / system / ENCODER_FILE)
-    extract(videos, encoder, out / f"features_{system}", stride=STRIDE, bf16=torch.cpu._is_avx512_bf16_supported())
+    config = ExtractConfig(stride=STRIDE, bf16=torch.cpu._is_avx512_bf16_supported())
+    extract(videos, encoder, out / f"features_{system}", config)
     return FeatureFolder.open(out / f"features_{system}")
 
 

@@ -1,51 +1,68 @@
-"""The two trainings, from a recipe to a checkpoint: an encoder (:func:`pretrain`), a localizer (:func:`train`)."""
+"""The two trainings, from a recipe to a checkpoint: an encoder (:func:`pretrain`), a localizer (:func:`train`).
+
+:func:`sweep` pre-trains once for each value of a setting and keeps the best encoder, as TSP's paper chose the rate of
+its heads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from cuemark import video
+from cuemark import ranks, video
 from cuemark.batch import Batch
 from cuemark.clips import ClipSet
 from cuemark.conversion import truth_of
+from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.encoders import weights
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import DataError, unknown
-from cuemark.extraction import FeatureFolder, global_features
+from cuemark.errors import CallError, DataError, ModelError, unknown
+from cuemark.extraction import USUAL, FeatureFolder, global_features
+from cuemark.feature_files import HDF5_ENDINGS, read_global
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer
 from cuemark.localizers.trained import TrainedLocalizer, predict
-from cuemark.loop import Result, fit
+from cuemark.loop import LAST, Result, fit
 from cuemark.metrics.detection import detection
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
-from cuemark.recipe import Recipe
-from cuemark.segments import Segment, Truth, labels_of, subset
-from cuemark.settings import build
+from cuemark.recipe import Data, Recipe
+from cuemark.segments import Segment, Truth, labels_of, read_json, replacing, subset, write_json
+from cuemark.settings import build, override
 from cuemark.text import TextEncoder
 
 ENCODER_FILE = "encoder.safetensors"
 LOCALIZER_FILE = "localizer.safetensors"
+SWEEP_FILE = "sweep.json"
+SHORT = {"head_lr": "optim.lr_heads"}
+"""Short names of settings that are swept."""
 
 
-def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
+def pretrain(recipe: Recipe, out: str | Path, device: torch.device | str = "cpu") -> tuple[VideoEncoder, Result]:
     """Pre-train a video encoder (TAC, TSP or CLAP) and write ``out/encoder.safetensors``.
 
-    An unfinished run in ``out`` is continued.
+    An unfinished run in ``out`` is continued. Processes that ``torchrun`` started train one encoder together.
 
     Raises:
         CallError, DataError, ModelError, VideoError: the recipe or something it names cannot be used.
     """
-    out = Path(out)
+    with ranks.together(device) as mine:
+        return _pretrain(recipe, Path(out), mine)
+
+
+def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEncoder, Result]:
     if recipe.system not in OBJECTIVES:
         raise unknown("objective", recipe.system, OBJECTIVES)
     objective, module = OBJECTIVES[recipe.system]
@@ -54,7 +71,7 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     torch.manual_seed(recipe.seed)
     network = start.network if start else ResNet3D(recipe.encoder.network)
 
-    truth = truth_of(recipe.data.truth)
+    truth = _truth(recipe.data)
     training = subset(truth, *recipe.data.train)
     classes = labels_of(training)
     options = dict(recipe.options)
@@ -77,13 +94,9 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     if model.global_pooling:
         if recipe.data.features is None:
             raise DataError("TSP's region head needs global video features; name a features folder of the encoder it "
-                            "starts from (data.features), or set options.global_feature = \"none\".")
-        features = FeatureFolder.open(recipe.data.features)
-        if features.dim != network.dim:
-            raise DataError(f"'{features.folder}' has features of width {features.dim} ({features.meta['encoder']}), "
-                            f"but the encoder that is trained here has {network.dim}; extract them with the encoder it "
-                            "starts from.")
-        pooled = global_features(features, model.global_pooling)
+                            "starts from, or a file of cuemark gvf (data.features), or set options.global_feature = "
+                            "\"none\".")
+        pooled = _global_features(recipe.data.features, model.global_pooling, network.dim, truth)
 
     def clip_data(part: Truth, learning: bool) -> ClipData:
         files = video.find_videos(folder, part)
@@ -98,13 +111,14 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
     validate = None
     if recipe.data.validate:
         validation = clip_data(subset(truth, *recipe.data.validate), learning=False)
-        validate = _accuracies(validation)
+        validate = _accuracies(validation, device)
     result = fit(
         model, clip_data(training, learning=True), recipe.optim, out, what=f"pre-training {recipe.system}",
-        seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
+        seed=recipe.seed, device=device, keep=recipe.keep, validate=validate, validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
         identity={"recipe": recipe.identity(), "start": start.weights if start else None},
     )
+    model.to("cpu")
     head = getattr(model, "class_head", None)
     rest = {k: v for k, v in model.state_dict().items() if not k.startswith(("encoder.", "class_head."))}
     encoder = VideoEncoder(
@@ -112,22 +126,165 @@ def pretrain(recipe: Recipe, out: str | Path) -> tuple[VideoEncoder, Result]:
         dict(head.state_dict()) if head is not None else {}, rest,
         {"system": recipe.system, "recipe": recipe.to_json(), "scores": result.best},
     )
-    encoder.save(out / ENCODER_FILE)
+    if ranks.rank() == 0:
+        encoder.save(out / ENCODER_FILE)
+    ranks.wait()
     return encoder, result
 
 
-def _accuracies(data: ClipData) -> Callable[[nn.Module], dict[str, float]]:
+def _truth(data: Data) -> Truth:
+    """The truth of a recipe; with ``data.classes``, of the videos that show these classes and no other.
+
+    Taking the other annotations away alone would turn them into background: a new class would be seen after all.
+    """
+    truth = truth_of(data.truth)
+    if data.classes is None:
+        return truth
+    names = _classes(Path(data.classes)) if isinstance(data.classes, str) else list(data.classes)
+    absent = sorted(set(names) - set(labels_of(truth)))
+    kept = {vid: v for vid, v in truth.items()
+            if v.annotations and {s.label for s in v.annotations} <= set(names)}
+    if not kept:
+        raise DataError(f"'{data.truth}' has no video that shows only classes of data.classes ({', '.join(names[:3])} "
+                        f"…); its labels are {', '.join(labels_of(truth)[:5]) or 'none'} ….")
+    if absent:
+        say(f"{len(absent)} of the {len(names)} classes of data.classes are not in '{data.truth}', '{absent[0]}' first")
+    return kept
+
+
+def _classes(path: Path) -> list[str]:
+    """The classes to train on that a file names; of a few-shot split, the base ones."""
+    if path.suffix.lower() == ".json" and isinstance(read_json(path, "class"), dict):
+        return few_shot(path)["base"]
+    return read_classes(path)
+
+
+def _global_features(source: str, pooling: Literal["max", "mean"], dim: int, videos: Collection[str]
+                     ) -> dict[str, np.ndarray]:
+    """The global video features of ``videos``, of a features folder or an HDF5 file such as TSP's release has."""
+    path = Path(source)
+    if path.suffix.lower() not in HDF5_ENDINGS:
+        features = FeatureFolder.open(path)
+        if features.dim != dim:
+            raise DataError(f"'{features.folder}' has features of width {features.dim} ({features.meta['encoder']}), "
+                            f"but the encoder that is trained here has {dim}; extract them with the encoder it "
+                            "starts from.")
+        return global_features(features, pooling)
+    found = read_global(path)
+    width = len(next(iter(found.values())))
+    if width != dim:
+        raise DataError(f"'{path}' has global video features of width {width}, but the encoder that is trained here "
+                        f"has {dim}; make them with the encoder it starts from (cuemark extract, then cuemark gvf).")
+    told = {"mean" if word == "avg" else word for word in re.findall(r"(?<![a-z])(?:avg|mean|max)(?![a-z])",
+                                                                    path.stem.lower())}
+    if len(told) == 1 and pooling not in told:
+        say(f"'{path}' is called {told.pop()}, but the recipe says options.global_feature = \"{pooling}\"; the file is "
+            "taken as it is")
+    # the file has the names of videos' files, up to their first dot: ActivityNet's begin with v_
+    keys = {vid: next((k for k in (vid, vid.split(".")[0], f"v_{vid}", vid.removeprefix("v_")) if k in found), None)
+            for vid in videos}
+    return {vid: found[key] for vid, key in keys.items() if key is not None}
+
+
+def _accuracies(data: ClipData, device: torch.device) -> Callable[[nn.Module], dict[str, float]]:
     """Accuracy of each head, and their mean as the score: the papers' model selection (TSP section 4.1)."""
 
     def validate(model: nn.Module) -> dict[str, float]:
         right: dict[str, np.ndarray] = {}
         for batch in data.epoch(0):
+            batch = batch.to(device)
             for name, pair in model.accuracy(model(batch), batch).items():  # type: ignore[operator]
                 right[name] = right.get(name, np.zeros(2)) + np.array(pair)
-        shares = {name: float(r / max(n, 1)) for name, (r, n) in right.items()}
+        shares = {name: float(r / max(n, 1)) for name, (r, n) in ranks.summed(right).items()}
         return {**shares, "score": float(np.mean(list(shares.values())))}
 
     return validate
+
+
+# ---------------------------------------------------------------------------------------------- sweeps
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The run with one value of a sweep."""
+
+    value: Any
+    folder: str
+    """In the sweep's."""
+    steps: int
+    scores: dict[str, float]
+    """Of the validation whose weights were kept; ``step`` says when."""
+    epoch: float | None
+    """When that was, in epochs done; None for a recipe that counts updates."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What each value of a setting came to."""
+
+    field: str
+    runs: tuple[Swept, ...]
+    best: Swept
+
+    def to_json(self) -> dict[str, Any]:
+        return {"field": self.field, "best": self.best.value, "runs": [vars(run) for run in self.runs]}
+
+
+def sweep(recipe: Recipe, field: str, values: Sequence[Any], out: str | Path, device: torch.device | str = "cpu"
+          ) -> Sweep:
+    """Pre-train with each of ``values`` for ``field``, each in ``out/<field>=<value>``, and keep the best encoder.
+
+    The best has the highest score of the validation, which is the mean accuracy of the heads (TSP section 4.1), over
+    all values and epochs; of two with one score, the first. Its encoder becomes ``out/encoder.safetensors``, and what
+    all came to ``out/sweep.json``. Runs that are finished are not trained again, and one that was stopped goes on.
+
+    Args:
+        field: a setting of a recipe, ``section.field``, or a name of :data:`SHORT` (``head_lr``).
+        values: numbers, texts, lists: what the setting takes.
+
+    Raises:
+        CallError: no value, one that cannot be the name of a folder, or no such setting; before anything is trained.
+        DataError: a value of the wrong type, a recipe without validation, or ``out`` holds a run of its own.
+        CallError, DataError, ModelError, VideoError: see :func:`pretrain`.
+    """
+    out, field = Path(out), SHORT.get(field, field)
+    if not values:
+        raise CallError(f"a sweep of {field} needs values, such as head_lr=0.002,0.004.")
+    recipes: dict[str, tuple[Any, Recipe]] = {}
+    for value in values:
+        text = value if isinstance(value, str) else json.dumps(value)
+        if "/" in text or "\\" in text or len(text.encode()) > 100:
+            raise CallError(f"the value '{text}' of {field} cannot be the name of a folder; run it by itself.")
+        data = recipe.to_json()
+        override(data, f"{field}={text}")
+        recipes[f"{field}={text}"] = value, build(Recipe, data, "recipe")
+    for _, one in recipes.values():
+        if not one.data.validate:
+            raise DataError("a sweep chooses by the validation, and this recipe has none; name its subset in "
+                            "data.validate.")
+    if (out / LAST).exists():
+        raise DataError(f"'{out}' holds a run of its own; give the sweep another folder.")
+
+    runs: list[Swept] = []
+    with ranks.together(device) as mine:
+        for folder, (value, one) in recipes.items():
+            say(f"{folder} ({len(runs) + 1} of {len(recipes)})")
+            _, result = pretrain(one, out / folder, mine)
+            scores = result.best or {}
+            epoch = None
+            if scores and one.optim.steps is None:
+                epoch = round(scores["step"] / result.steps * one.optim.epochs, 3)
+            runs.append(Swept(value, folder, result.steps, dict(scores), epoch))
+        judged = [run for run in runs if run.scores]
+        if not judged:
+            raise ModelError(f"no run of the sweep of {field} has a score; look into the logs in '{out}'.")
+        found = Sweep(field, tuple(runs), max(judged, key=lambda run: run.scores["score"]))
+        if ranks.rank() == 0:
+            best = out / found.best.folder / ENCODER_FILE
+            with open(best, "rb") as source, replacing(out / ENCODER_FILE, "wb") as file:
+                shutil.copyfileobj(source, file)
+            write_json(out / SWEEP_FILE, found.to_json())
+    return found
 
 
 # ---------------------------------------------------------------------------------------------- localizers
@@ -173,7 +330,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
                         f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
 
-    truth = truth_of(recipe.data.truth)
+    truth = _truth(recipe.data)
     training = subset(truth, *recipe.data.train)
     missing = [v for v in training if v not in features]
     if len(missing) == len(training):
@@ -201,6 +358,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         identity={"recipe": recipe.identity(), "weights": features.meta["weights"]},
     )
     described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
+    described |= {k: features.meta.get(k, usual) for k, usual in USUAL.items()}
     trained = TrainedLocalizer(network, recipe.system, described, encoder,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)})
     trained.save(out / LOCALIZER_FILE)

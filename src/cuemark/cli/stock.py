@@ -145,6 +145,48 @@ def features_merge(folders: list[Path], *, out: Path, copy: bool = False) -> Non
     print(f"{out}: {len(result.done)} videos, {len(result.skipped)} were there")
 
 
+@features_app.command(name="match", help_epilogue=examples(
+    "cuemark features match features/tsp --to features/tsn --out features/tsp_on_tsn",
+))
+def features_match(folder: Path, *, to: Path, out: Path) -> int:
+    """Features interpolated in time to the rows of another folder. Status 1 when it lacks some of the videos.
+
+    Parameters
+    ----------
+    folder
+        Features folder.
+    to
+        The folder whose rows, and their times, are wanted.
+    out
+        Features folder to write.
+    """
+    from cuemark.feature_files import match
+
+    result = match(folder, to, out)
+    print(f"{out}: {len(result.done)} videos, {len(result.skipped)} were there, {len(result.failed)} left out")
+    return 1 if result.failed else 0
+
+
+@features_app.command(name="concat", help_epilogue=examples(
+    "cuemark features concat features/rgb features/flow --out features/both",
+))
+def features_concat(folders: list[Path], *, out: Path) -> int:
+    """Features of several folders side by side, row by row. Status 1 when some videos are not in all.
+
+    Parameters
+    ----------
+    folders
+        Features folders on one grid; `cuemark features match` brings them to one.
+    out
+        Features folder to write.
+    """
+    from cuemark.feature_files import concat
+
+    result = concat(folders, out)
+    print(f"{out}: {len(result.done)} videos, {len(result.skipped)} were there, {len(result.failed)} left out")
+    return 1 if result.failed else 0
+
+
 @features_app.command(name="export", help_epilogue=examples(
     "cuemark features export features/tsp --to tsp --out tsp.hdf5",
     "cuemark features export features/tsp --to gtad --out csv_mean_100.hdf5",

@@ -1,15 +1,18 @@
-"""From videos to a localizer and its answers: demo, world, prepare, pretrain, train, extract, localize, report."""
+"""From videos to a localizer and its answers: demo, world, prepare, pretrain, recipes, gvf, train, extract … report."""
 
 from __future__ import annotations
 
 import json as jsonlib
+import textwrap
+import tomllib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.table import Table
 
-from cuemark.cli.shell import SetOption, app, examples, screen, tabulated
+from cuemark.cli.shell import SetOption, app, examples, named, screen, tabulated
 from cuemark.errors import CallError
 
 if TYPE_CHECKING:
@@ -77,10 +80,11 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
 @app.command(help_epilogue=examples(
     "cuemark prepare videos/ --out prepared",
     "cuemark prepare a.mkv b.webm --out prepared --short-side 256 --audio --keyframe-every 32",
+    "cuemark prepare videos/ --out prepared --ray auto",
 ))
 def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int = 128, keep_size: bool = False,
             enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23, workers: int = 2,
-            json: bool = False) -> int:
+            ray: str | None = None, json: bool = False) -> int:
     """Videos of any kind to ones that are quick to read and show everybody the same frames. Goes on when stopped.
 
     Parameters
@@ -105,16 +109,19 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
         x264's constant rate factor: 6 more halves the file.
     workers
         Videos at a time.
+    ray
+        Work on this Ray cluster (its address, or auto), or on a Ray of this machine alone (local).
     json
         Print what became of each as JSON.
     """
-    from cuemark import preparation, video
+    from cuemark import fleet, preparation, video
 
     files = video.expand(videos)
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-    result = preparation.prepare(files, out, fps=fps, short_side=None if keep_size else short_side, enlarge=enlarge,
-                                 keyframe_every=keyframe_every, audio=audio, quality=quality, workers=workers)
+    work = partial(preparation.prepare, workers=workers) if ray is None else partial(fleet.prepare, address=ray)
+    result = work(files, out, fps=fps, short_side=None if keep_size else short_side, enlarge=enlarge,
+                  keyframe_every=keyframe_every, audio=audio, quality=quality)
     if json:
         print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
                              "frames": result.frames, "seconds": round(result.seconds, 2)}))
@@ -129,8 +136,10 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
 @app.command(help_epilogue=examples(
     "cuemark pretrain world_tac --out runs/tac",
     "cuemark pretrain world_clap --out runs/clap --set optim.steps=400 --set seed=1",
+    "cuemark pretrain world_tsp --out runs/tsp --sweep head_lr=0.002,0.02,0.2",
 ))
-def pretrain(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -> None:  # noqa: B006
+def pretrain(recipe: Path, *, out: Path, set: SetOption = [], sweep: str | None = None,  # noqa: B006
+             json: bool = False) -> None:
     """Pre-train a video encoder: TAC, TSP or CLAP. A run that was stopped goes on.
 
     Parameters
@@ -141,15 +150,101 @@ def pretrain(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False
         Folder of the run; the encoder becomes encoder.safetensors in it.
     set
         Change a field of the recipe.
+    sweep
+        FIELD=V1,V2,… (head_lr is short for optim.lr_heads): a run with each value, in a folder of its name. The best
+        by validation becomes encoder.safetensors, and sweep.json has all.
     json
         Print the scores as JSON.
     """
     from cuemark.recipe import load_recipe
     from cuemark.training import ENCODER_FILE
     from cuemark.training import pretrain as run
+    from cuemark.training import sweep as run_sweep
 
+    if sweep is not None:
+        field, values = _values(sweep)
+        found = run_sweep(load_recipe(recipe, set), field, values, out)
+        if json:
+            print(jsonlib.dumps(found.to_json()))
+            return
+        scores = [name for name in found.best.scores if name not in ("score", "step")]
+        screen().print(tabulated((found.field, *scores, "score", "update", "epoch"), [
+            (str(run.value), *(f"{run.scores[k]:.3f}" if k in run.scores else None for k in (*scores, "score")),
+             str(run.scores["step"]) if run.scores else None, None if run.epoch is None else f"{run.epoch:g}")
+            for run in found.runs]))
+        print(f"{out / ENCODER_FILE}: {found.field}={found.best.value}")
+        return
     encoder, result = run(load_recipe(recipe, set), out)
     _trained(out / ENCODER_FILE, result, json, encoder.classes)
+
+
+def _values(text: str) -> tuple[str, list[Any]]:
+    """FIELD=V1,V2,… as the field and its values: TOML's, or plain texts where they are none."""
+    field, equals, listed = text.partition("=")
+    if not equals or not field.strip() or not listed.strip():
+        raise CallError(f"--sweep '{text}' is none; write FIELD=V1,V2, such as head_lr=0.002,0.004.")
+    try:
+        return field.strip(), tomllib.loads(f"values = [{listed}]")["values"]
+    except tomllib.TOMLDecodeError:
+        return field.strip(), [value.strip() for value in listed.split(",")]
+
+
+@app.command(help_epilogue=examples(
+    "cuemark recipes",
+    "cuemark recipes activitynet_tsp_r2plus1d_18",
+))
+def recipes(recipe: Path | None = None, *, json: bool = False) -> None:
+    """The recipes that ship with cuemark, with cost and score; or one of them, or a file, in full.
+
+    Parameters
+    ----------
+    recipe
+        Print this one as TOML that needs no other file: its header, and every setting it has.
+    json
+        Print as JSON: the list, or the one.
+    """
+    from dataclasses import asdict
+
+    from cuemark.recipe import shipped, tables, whole
+
+    if recipe is not None:
+        text = whole(recipe)
+        print(jsonlib.dumps(tables(recipe), default=str) if json else text, end="\n" if json else "")
+        return
+    found = shipped()
+    if json:
+        print(jsonlib.dumps({name: asdict(head) for name, head in found.items()}))
+        return
+    for name, head in found.items():
+        print("\n".join([name, *(textwrap.fill(line, 80, initial_indent="    ", subsequent_indent="    ") for line in (
+            head.title, f"Cost: {head.cost}", f"Score: {head.score}"))]))
+
+
+@app.command(help_epilogue=examples(
+    "cuemark extract videos/ --encoder tac-kinetics-r2plus1d_18 --out features/tac",
+    "cuemark gvf features/tac --out gvf.h5",
+    "cuemark pretrain activitynet_tsp_r2plus1d_18 --out runs/tsp --set data.features=gvf.h5",
+))
+def gvf(features: Path, *, out: Path, pooling: Literal["max", "mean"] = "max") -> None:
+    """Global video features of a features folder, for TSP's region head: one vector for each video, in HDF5.
+
+    Parameters
+    ----------
+    features
+        Features folder, made by `cuemark extract` with the encoder that TSP will start from.
+    out
+        HDF5 file in the layout of TSP's release; data.features of a recipe names it.
+    pooling
+        Over time; the recipe's options.global_feature says the same.
+    """
+    from cuemark.extraction import FeatureFolder, global_features
+    from cuemark.feature_files import HDF5_ENDINGS, write_global
+
+    if out.suffix.lower() not in HDF5_ENDINGS:
+        raise CallError(f"'{out}' would not be known as HDF5 by training; give it a name that ends in .h5.")
+    folder = FeatureFolder.open(features)
+    write_global(out, global_features(folder, pooling))
+    print(f"{out}: {len(folder)} videos, {folder.dim} numbers each ({pooling} over time)")
 
 
 @app.command(help_epilogue=examples(
@@ -190,10 +285,14 @@ def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> 
 @app.command(help_epilogue=examples(
     "cuemark extract videos/ --encoder runs/clap/encoder.safetensors --out features/clap",
     "cuemark extract a.mp4 b.mkv --encoder runs/clap/encoder.safetensors --out features/clap --stride 4",
-    "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp",
+    "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp --bf16",
+    "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp --ray local",
 ))
-def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, truth: Path | None = None,
-            batch: int = 16, bf16: bool = False, json: bool = False) -> int:
+def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fps: float | None = None,
+            crops: Literal[1, 3] = 1, pooling: Literal["mean", "max"] = "mean", bf16: bool = False,
+            backend: Literal["eager", "compile", "onnx", "openvino"] = "eager", half: bool = False, batch: int = 8,
+            truth: Path | None = None, workers: int | None = None, device: str = "auto", ray: str | None = None,
+            json: bool = False) -> int:
     """Extract the features of whole videos into a folder. A run that was stopped goes on; what is done is skipped.
 
     Parameters
@@ -203,23 +302,41 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, tr
     encoder
         Encoder checkpoint, a .pth of TSP's or torchvision's, or a name of `cuemark weights list`.
     out
-        Features folder: one .npy for each video, and features.json.
+        Features folder: one .npy for each video, features.json, and failed.json where some could not be read.
     stride
         Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips.
-    truth
-        Take the videos of this truth file, under the names it has for them.
-    batch
-        Clips encoded at a time.
+    fps
+        Frames a second that clips are made of; by default what the encoder was trained with.
+    crops
+        Squares of each frame: the centre, or three along its longer side, whose features are averaged.
+    pooling
+        Over time and space of the network's last layer.
     bf16
         Compute in bf16, where the hardware does.
+    backend
+        What computes the network: PyTorch as it is or compiled, ONNX Runtime, OpenVINO.
+    half
+        Write float16 instead of float32.
+    batch
+        Clips encoded at a time by each thread.
+    truth
+        Take the videos of this truth file, under the names it has for them.
+    workers
+        Threads that encode, on a CPU; by default one for each core.
+    device
+        cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
+    ray
+        Work on this Ray cluster (its address, or auto), or on a Ray of this machine alone (local).
     json
         Print what became of each video as JSON.
     """
-    from cuemark import extraction, video
+    from cuemark import extraction, fleet, video
     from cuemark.conversion import truth_of
     from cuemark.encoders import weights
     from cuemark.localization import by_name
 
+    config = extraction.ExtractConfig(stride, fps, crops, pooling, bf16, backend, "float16" if half else "float32",
+                                      batch)
     model = weights.load(encoder)
     files: dict[str, Path]
     if truth is not None:
@@ -230,13 +347,16 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, tr
         files = by_name(video.expand(videos))
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-    result = extraction.extract(files, model, out, stride=stride, batch=batch, bf16=bf16)
+    if ray is not None:
+        result = fleet.extract(files, model, out, config, address=ray, device=device)
+    else:
+        result = extraction.extract(files, model, out, config, workers=workers, device=extraction.chosen(device))
     if json:
         print(jsonlib.dumps({"done": result.done, "skipped": result.skipped, "failed": result.failed,
                              "clips": result.clips, "seconds": round(result.seconds, 2)}))
     else:
         print(f"{out}: {len(result.done)} videos extracted, {len(result.skipped)} were there, "
-              f"{len(result.failed)} failed")
+              f"{len(result.failed)} failed{f' (see {out / extraction.FAILED})' if result.failed else ''}")
     return 1 if result.failed else 0
 
 
@@ -312,18 +432,6 @@ def report(*, truth: Path, predictions: list[str], out: Path = Path("report.html
     """
     from cuemark.report import report_files
 
-    report_files(truth, _named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
-                 _named(features or [], "--features"), show)
+    report_files(truth, named(predictions, "--predictions"), out, videos, tuple(subset) if subset else None,
+                 named(features or [], "--features"), show)
     print(out)
-
-
-def _named(words: Sequence[str], option: str) -> dict[str, Path]:
-    named = {}
-    for word in words:
-        name, equals, path = word.partition("=")
-        if not equals:
-            name, path = Path(word).stem, word
-        if name in named:
-            raise CallError(f"{option} names '{name}' twice; write NAME=FILE with different names.")
-        named[name] = Path(path)
-    return named
