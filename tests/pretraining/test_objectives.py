@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cuemark.batch import ClipBatch
 from cuemark.errors import CallError, DataError
 from cuemark.pretraining import OBJECTIVES
-from cuemark.pretraining.clap import CLAP, VARIANTS, Config, contrast
+from cuemark.pretraining.clap import CLAP, VARIANTS, Config, contrast, contrast_pairwise, motion
 from cuemark.pretraining.tac import TAC
 from cuemark.pretraining.tac import Config as TACConfig
 from cuemark.pretraining.tsp import TSP
@@ -46,6 +46,8 @@ SYSTEMS: dict[str, Callable[[], nn.Module]] = {
        for name, v in VARIANTS.items()},
     "clap learnt temperature": lambda: CLAP(
         Config(text_dim=TEXT, projection=4, learn_temperature=True), Encoder(), CLASSES),
+    "clap pairwise": lambda: CLAP(Config(text_dim=TEXT, projection=4, pairwise=True), Encoder(), CLASSES),
+    "clap motion": lambda: CLAP(Config(text_dim=TEXT, projection=4, weight_motion=0.5), Encoder(), CLASSES),
 }
 every = pytest.mark.parametrize("name", SYSTEMS)
 
@@ -90,10 +92,13 @@ def test_shapes_and_names(name: str):
         expected |= {"video": (7, 4), "text": (7, 4)}
     if name == "clap no-cls":
         del expected["class"], expected["region"]
+    if name == "clap motion":
+        expected |= {"motion": (7,), "moves": (7,)}
     assert {k: tuple(v.shape) for k, v in out.items()} == expected
     assert torch.equal(out["feature"], model.encoder(batch.clips))
     losses = model.loss(out, batch)
-    assert set(losses) == set(expected) & {"class", "region"} | ({"contrast"} if "video" in expected else set())
+    contrasted = {"contrast"} if "video" in expected else set()
+    assert set(losses) == set(expected) & {"class", "region", "motion"} | contrasted
     assert all(v.shape == () and v.requires_grad for v in losses.values())
     assert model.classes == CLASSES
 
@@ -123,7 +128,7 @@ def test_any_mixture_gives_finite_losses_and_gradients(name: str, labels: list[i
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     if max(labels) < 0:
         assert float(losses.get("class", torch.zeros(())).detach()) == 0
-        if name.startswith("clap") and model.config.mask:
+        if name.startswith("clap") and model.config.mask and not model.config.pairwise:
             assert float(losses["contrast"].detach()) == 0
 
 
@@ -133,7 +138,7 @@ def test_one_clip_alone(name: str, label: int):
     model, batch = make(name).eval(), clips([label])
     losses = model.loss(model(batch), batch)
     assert all(v.isfinite() for v in losses.values())
-    if "contrast" in losses:
+    if "contrast" in losses and not model.config.pairwise:  # which judges the pair by itself
         assert float(losses["contrast"].detach()) == pytest.approx(0, abs=1e-6)
 
 
@@ -528,6 +533,52 @@ def test_a_learnt_temperature_stops_at_a_hundredth(tau: float, used: float):
     assert float(model.loss(out, batch)["contrast"].detach()) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("ids", IDS, ids=str)
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("same_text", ["mask", "positive", "negative"])
+def test_the_pairwise_contrast_pair_by_pair(ids, mask, same_text):
+    config = Config(mask=mask, same_text=same_text, text_dim=TEXT, projection=4)
+    counts = [k >= 0 or not mask for k in MIXED]
+    video, text = embeddings(7)
+    found = contrast_pairwise(video, text, torch.tensor(ids), torch.tensor(counts), config, 3.0, -1.5)
+    total = 0.0
+    for i in range(7):
+        for j in range(7):
+            cosine = float(torch.nn.functional.cosine_similarity(video[i], text[j], dim=0).detach())
+            alike = i != j and ids[i] == ids[j]
+            if (i == j and not counts[i]) or (alike and same_text == "mask"):
+                continue
+            positive = i == j or (alike and same_text == "positive" and counts[i] and counts[j])
+            total += math.log1p(math.exp((-1 if positive else 1) * (3.0 * cosine - 1.5)))
+    assert float(found.detach()) == pytest.approx(total / sum(counts), rel=1e-5)
+
+
+def test_motion_is_the_change_from_frame_to_frame():
+    still = torch.randn(1, 3, 1, 4, 4).expand(1, 3, 5, 4, 4)
+    moving = torch.arange(5.0).view(1, 1, 5, 1, 1).expand(1, 3, 5, 4, 4)
+    assert motion(moving).tolist() == pytest.approx([0.0])  # one a frame
+    assert motion(2 * moving).tolist() == pytest.approx([math.log(2)])
+    assert float(motion(still)) < -10
+    model = make("clap motion")
+    batch = clips(MIXED)
+    out = model(batch)
+    target = motion(batch.clips)
+    target = (target - target.mean()) / target.std(correction=0)
+    expected = 0.5 * ((out["motion"] - target) ** 2).mean()
+    torch.testing.assert_close(model.loss(out, batch)["motion"], expected)
+
+
+def test_weight_of_the_class_head():
+    batch = clips(MIXED)
+    losses = []
+    for weight in (1.0, 0.25):
+        torch.manual_seed(0)
+        model = CLAP(Config(text_dim=TEXT, projection=4, weight_class=weight), Encoder(), CLASSES)
+        losses.append(model.loss(model(batch), batch))
+    torch.testing.assert_close(losses[1]["class"], 0.25 * losses[0]["class"])
+    assert torch.equal(losses[1]["contrast"], losses[0]["contrast"])
+
+
 def test_weight_of_the_contrast():
     batch = clips(MIXED)
     losses = []
@@ -540,7 +591,8 @@ def test_weight_of_the_contrast():
 
 
 @pytest.mark.parametrize("change", [{"temperature": 0.0}, {"temperature": -1.0}, {"temperature": math.nan},
-                                    {"projection": 0}, {"weight_contrast": -1.0}])
+                                    {"projection": 0}, {"weight_contrast": -1.0}, {"weight_class": -0.5},
+                                    {"weight_motion": -1.0}])
 def test_impossible_options_are_refused(change: dict[str, Any]):
     with pytest.raises(CallError, match=rf"^options\.{next(iter(change))} must be a number at least "):
         CLAP(build(Config, {"text_dim": TEXT, **change}, "recipe", "options"), Encoder(), CLASSES)

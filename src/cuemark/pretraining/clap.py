@@ -68,12 +68,20 @@ class Config:
     same_text: Literal["mask", "positive", "negative"] = "mask"
     """Two clips with one sentence: leave the pair out of the denominators, count it as a positive, or push it apart
     like any other (our choice: leave it out)."""
+    pairwise: bool = False
+    """Beyond the paper: judge every pair by itself, with a sigmoid, a learned temperature (from 0.1) and a learned bias
+    (from -10), in place of a softmax over the batch (Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV
+    2023). Pairs of background, which do not count, are judged in neither way."""
+    weight_motion: float = 0.0
+    """Beyond the paper: weight of a target that needs no label, how much each clip's pixels change from frame to frame
+    (:func:`motion`, standardised over the batch), predicted by a linear head."""
 
     def __post_init__(self) -> None:
         within("options.temperature", self.temperature, 1e-6)
         within("options.projection", self.projection, 1)
         within("options.weight_contrast", self.weight_contrast, 0)
         within("options.weight_class", self.weight_class, 0)
+        within("options.weight_motion", self.weight_motion, 0)
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
@@ -117,6 +125,31 @@ def contrast(video: Tensor, text: Tensor, text_id: Tensor, counts: Tensor, confi
     return total if config.reduction == "sum" else total / counts.sum().clamp(min=1)
 
 
+def contrast_pairwise(video: Tensor, text: Tensor, text_id: Tensor, counts: Tensor, config: Config,
+                      scale: Tensor | float, bias: Tensor | float) -> Tensor:
+    """Sigmoid loss of every pair of a clip and a sentence; the arguments are those of :func:`contrast`.
+
+    A clip's own sentence is its positive, all others are negatives. ``config.same_text`` says what the same sentence
+    of another clip is.
+    """
+    if config.normalise:
+        video, text = F.normalize(video, dim=1), F.normalize(text, dim=1)
+    logits = scale * video @ text.T + bias
+    pair = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    same = text_id[:, None] == text_id[None, :]
+    positive = pair | (same & counts[:, None] & counts[None, :]) if config.same_text == "positive" else pair
+    judged = ~pair | counts
+    if config.same_text == "mask":
+        judged = judged & (pair | ~same)
+    losses = -F.logsigmoid(torch.where(positive, logits, -logits).float()) * judged
+    return losses.sum() if config.reduction == "sum" else losses.sum() / counts.sum().clamp(min=1)
+
+
+def motion(clips: Tensor) -> Tensor:
+    """``(B,)``: logarithm of the mean absolute change from frame to frame of ``(B, 3, T, H, W)`` clips."""
+    return clips.diff(dim=2).abs().mean((1, 2, 3, 4), dtype=torch.float32).clamp(min=1e-6).log()
+
+
 class CLAP(nn.Module):
     """Encoder, projections and classifiers.
 
@@ -135,8 +168,12 @@ class CLAP(nn.Module):
         self.config, self.encoder, self.classes = config, encoder, tuple(classes)
         self.project_video = Projection(encoder.dim, config.projection)
         self.project_text = Projection(config.text_dim, config.projection)
-        log_scale = torch.tensor(math.log(1 / config.temperature))
-        if config.learn_temperature:
+        log_scale = torch.tensor(math.log(10.0 if config.pairwise else 1 / config.temperature))
+        if config.pairwise:
+            self.bias = nn.Parameter(torch.tensor(-10.0))
+        if config.weight_motion:
+            self.motion_head = linear_head(encoder.dim, 1)
+        if config.learn_temperature or config.pairwise:
             self.log_scale = nn.Parameter(log_scale)
         else:
             self.register_buffer("log_scale", log_scale)
@@ -151,16 +188,23 @@ class CLAP(nn.Module):
         out = {"feature": feature, "video": self.project_video(feature), "text": self.project_text(batch.text)}
         if self.config.classify:
             out |= {"class": self.class_head(feature), "region": self.region_head(feature)}
+        if self.config.weight_motion:
+            out |= {"motion": self.motion_head(feature)[:, 0], "moves": motion(batch.clips)}
         return out
 
     def loss(self, out: dict[str, Tensor], batch: ClipBatch) -> dict[str, Tensor]:
         assert batch.text_id is not None
         counts = batch.foreground if self.config.mask else torch.ones_like(batch.foreground)
         scale = self.log_scale.exp()
-        if self.config.learn_temperature:
+        if isinstance(self.log_scale, nn.Parameter):
             scale = scale.clamp(max=100.0)  # as CLIP's: a learned temperature can run away
-        losses = {"contrast": self.config.weight_contrast * contrast(
-            out["video"], out["text"], batch.text_id, counts, self.config, scale)}
+        pairs = out["video"], out["text"], batch.text_id, counts, self.config, scale
+        contrasted = contrast_pairwise(*pairs, self.bias) if self.config.pairwise else contrast(*pairs)
+        losses = {"contrast": self.config.weight_contrast * contrasted}
+        if self.config.weight_motion:
+            spread = out["moves"].std(correction=0).clamp(min=1e-6)
+            target = (out["moves"] - out["moves"].mean()) / spread
+            losses["motion"] = self.config.weight_motion * F.mse_loss(out["motion"].float(), target.detach())
         if self.config.classify:
             losses["class"] = self.config.weight_class * labelled_cross_entropy(out["class"], batch.label)
             losses["region"] = labelled_cross_entropy(out["region"], batch.foreground.long())
