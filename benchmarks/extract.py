@@ -81,7 +81,7 @@ def encoder_of(kind: str, pixels: int) -> VideoEncoder:
 def speed(arguments: argparse.Namespace) -> None:
     encoder = encoder_of(arguments.kind, arguments.pixels)
     config = ExtractConfig(stride=arguments.stride, bf16=arguments.bf16)
-    cores = torch.get_num_threads()
+    cores, rows = torch.get_num_threads(), config.rows(encoder, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         files = {p.stem: cut_short(p, Path(folder) / p.name, arguments.seconds) for p in arguments.videos}
         infos = [video.probe(path) for path in files.values()]
@@ -89,7 +89,7 @@ def speed(arguments: argparse.Namespace) -> None:
         one = next(clips_of(infos[0], encoder.clip, config.stride, 1))
         ways: dict[str, Callable[[], None]] = {
             "decode only": lambda: together(cores, [lambda i=i: drain(i, encoder.clip, config) for i in infos]),
-            "model only": lambda: together(cores, [lambda: run(encoder, one, config)] * -(-clips // config.batch)),
+            "model only": lambda: together(cores, [lambda: run(encoder, one, config)] * -(-clips // rows)),
             "end to end": lambda: extract_anew(files, encoder, config, Path(folder)),
         }
         if not arguments.no_plain:
@@ -139,7 +139,7 @@ def drain(info: video.VideoInfo, clip: ClipConfig, config: ExtractConfig) -> Non
 
 
 def run(encoder: VideoEncoder, one: np.ndarray, config: ExtractConfig) -> None:
-    batch = np.concatenate([one] * config.batch)
+    batch = np.concatenate([one] * config.rows(encoder, torch.device("cpu")))
     encode(encoder.network, normalised(batch, encoder.clip.mean, encoder.clip.std), config.bf16).numpy()
 
 

@@ -30,6 +30,7 @@ from cuemark.clips import (
     clip_count,
     clip_start,
     cut,
+    place_beside,
     regions,
 )
 from cuemark.errors import CallError, DataError
@@ -124,7 +125,8 @@ def test_an_impossible_look_is_refused(change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("change", [
     {"clips_per_region": 0}, {"min_background": -0.1}, {"flip": -0.1}, {"flip": 1.1}, {"p_caption": 2.0},
-    {"p_caption": math.nan}, {"clips_per_video": 0}], ids=str)
+    {"p_caption": math.nan}, {"clips_per_video": 0}, {"ignore": -1.0}, {"ignore": math.inf}, {"reach": -1.0},
+    {"reach": math.nan}, {"near": -0.1}, {"near": 1.1}], ids=str)
 def test_impossible_sampling_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(CallError, match=rf"^sampling\.{next(iter(change))} must be a number "):
         Sampling(**change)
@@ -340,3 +342,174 @@ def test_a_truth_without_files_or_actions_is_refused(counted: Path) -> None:
 def test_working_ahead_keeps_the_order() -> None:
     assert list(ahead(lambda x: x * x, range(50), 3)) == [x * x for x in range(50)]
     assert list(ahead(lambda x: x * x, range(5), 0)) == [x * x for x in range(5)]
+
+
+# ---------------------------------------------------------------------------------------------- sampling options
+
+
+def test_a_reach_that_leaves_nothing_is_refused() -> None:
+    with pytest.raises(CallError, match=r"^sampling\.reach = 2\.0 leaves no background beside sampling\.ignore = 2"):
+        Sampling(ignore=2.0, reach=2.0)
+    assert Sampling(ignore=2.0, reach=2.5).reach == 2.5
+
+
+@given(st.lists(st.tuples(st.floats(0, 90), st.floats(0.1, 20)), min_size=1, max_size=6), st.floats(0, 5),
+       st.none() | st.floats(5.5, 40), st.sampled_from(["union", "tsp"]))
+@settings(max_examples=150, deadline=None)
+def test_background_keeps_away_from_actions_and_within_reach(spans: list[tuple[float, float]], ignore: float,
+                                                             reach: float | None, rule: Any) -> None:
+    truth = VideoTruth(100.0, tuple(Segment(a, a + length, "run") for a, length in spans))
+    sampling = Sampling(rule=rule, min_background=0.0, ignore=ignore, reach=reach)
+    found = [r for r in regions("v", truth, 0.05, sampling) if not r.foreground]
+    starts, ends = np.array([(s.start, s.end) for s in truth.annotations]).T
+    wide = background(np.stack([starts - ignore, ends + ignore], axis=1), 100.0, 0.0, rule)
+    for t in np.linspace(0.01, 99.99, 400):
+        apart = np.maximum(starts - t, t - ends).min()  # seconds from the nearest action; below 0 inside
+        if rule == "union":
+            wanted, sure = apart > ignore, abs(apart - ignore) > 0.1
+        else:
+            wanted, sure = any(a <= t <= b for a, b in wide), np.abs(wide - t).min(initial=9) > 0.1
+        if reach is not None:
+            wanted, sure = wanted and apart < reach, sure and abs(apart - reach) > 0.1
+        if sure:  # what is shorter than a clip is left out
+            assert any(r.start <= t <= r.end for r in found) == wanted
+
+
+def test_reach_cuts_background_in_two_and_knows_which_end_is_beside_an_action() -> None:
+    truth = VideoTruth(100.0, (Segment(20, 30, "run"), Segment(60, 70, "jump"), Segment(76, 80, "jump")))
+    whole = regions("v", truth, 1.0, Sampling())
+    assert [(r.start, r.end, r.beside) for r in whole if not r.foreground] == [
+        (0, 20, (False, True)), (30, 60, (True, True)), (70, 76, (True, True)), (80, 100, (True, False))]
+    some = regions("v", truth, 1.0, Sampling(reach=5.0, ignore=0.5))
+    assert [(r.start, r.end, r.near, r.beside) for r in some if not r.foreground] == [
+        (15, 19.5, "run", (False, True)), (30.5, 35, "run", (True, False)), (55, 59.5, "jump", (False, True)),
+        (70.5, 75.5, "jump", (True, True)), (80.5, 85, "jump", (True, False))]
+    assert [r for r in some if r.foreground] == [r for r in whole if r.foreground]
+    # what is left too short is no region
+    short = regions("v", truth, 1.0, Sampling(reach=5.0, ignore=0.5, min_background=4.6))
+    assert [(r.start, r.end) for r in short if not r.foreground] == [(70.5, 75.5)]
+
+
+def test_places_beside_an_action_are_within_a_clip_of_it() -> None:
+    both, before, after = (Region("v", 10.0, 20.0, None, "run", sides)
+                           for sides in ((True, True), (True, False), (False, True)))
+    places = np.linspace(0, 1, 101)
+    starts = {region.beside: [clip_start(region, 2.0, 50.0, place_beside(region, 2.0, p)) for p in places]
+              for region in (both, before, after)}
+    assert np.allclose(starts[True, False], np.linspace(10, 12, 101))
+    assert np.allclose(starts[False, True], np.linspace(18, 16, 101))
+    assert np.allclose(starts[True, True], [*np.linspace(10, 12, 101)[::2][:50], *np.linspace(18, 16, 101)[::2]])
+    tight = Region("v", 10.0, 13.0, None, "run", (True, False))  # shorter than two clips: anywhere in it
+    assert [clip_start(tight, 2.0, 50.0, place_beside(tight, 2.0, p)) for p in (0, 0.5, 1)] == [10, 10.5, 11]
+    alone = Region("v", 10.0, 20.0, None, "run")
+    full = Region("v", 10.0, 11.0, None, "run", (True, True))
+    assert [place_beside(r, 2.0, 0.3) for r in (alone, full)] == [0.3, 0.3]
+
+
+def test_clips_are_drawn_as_they_were_before_there_were_options(counted: Path) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0.1, 0.9, "run"), Segment(1.8, 2.4, "jump")))}
+    clip = ClipConfig(frames=4, short_side=40, crop=32)
+    clips = ClipSet(truth, {"a": counted}, clip, seed=3)
+    assert [(r.start, r.end) for r in clips.regions] == [(0.1, 0.9), (1.8, 2.4), (0.9, 1.8), (2.4, 3.0)]
+    for number in range(len(clips)):
+        rng = np.random.default_rng((3, 7, number))
+        region = clips.regions[number % 4]
+        start = region.start + rng.random() * (region.end - region.start - clip.seconds)
+        top, left, flip = int(rng.integers(40 - 32 + 1)), int(rng.integers(56 - 32 + 1)), rng.random() < 0.5
+        drawn, after = clips.draw(number, 7)
+        assert drawn.start == start
+        wanted = clips.reader.read(counted, clip.times(start))[:, top : top + 32, left : left + 32]
+        assert np.array_equal(drawn.frames, wanted[:, :, ::-1] if flip else wanted)
+        assert after.bit_generator.state == rng.bit_generator.state
+
+
+def test_near_moves_background_clips_of_training_and_nothing_else(counted: Path) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0.0, 0.5, "run"),))}
+    clip = ClipConfig(frames=4, short_side=40, crop=32)  # 0.27 s
+
+    def starts(near: float, training: bool = True) -> list[tuple[bool, float]]:
+        clips = ClipSet(truth, {"a": counted}, clip, Sampling(40, near=near), training=training)
+        drawn = [clips.draw(n)[0] for n in range(len(clips))]
+        return [(c.region.foreground, c.start) for c in drawn]
+
+    off, half, on = starts(0.0), starts(0.5), starts(1.0)
+    assert [s for s in on if s[0]] == [s for s in off if s[0]]
+    beside = 0.5 + clip.seconds + 1e-9
+    assert all(start <= beside for foreground, start in on if not foreground)
+    near = [sum(start <= beside for foreground, start in some if not foreground) for some in (off, half, on)]
+    assert near[0] < 12 < near[1] < 32 < near[2] == 40
+    assert starts(1.0, training=False) == starts(0.0, training=False)
+
+
+def uneven(**how: Any) -> ClipSet:
+    """Three classes with 1, 4 and 13 regions in nine videos, all with background."""
+    labels = ["rare"] + ["some"] * 4 + ["often"] * 13
+    truth = {f"v{i}": VideoTruth(40.0, tuple(Segment(10.0 * k, 10 * k + 5, label)
+                                             for k, label in enumerate(labels[2 * i : 2 * i + 2]))) for i in range(9)}
+    training = how.pop("training", True)
+    return ClipSet(truth, dict.fromkeys(truth, Path("v.mp4")), ClipConfig(), Sampling(**how), seed=5, training=training)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_balanced_epochs_show_every_class_equally_often(together: int) -> None:
+    clips = uneven(balance="classes", clips_per_video=together)
+    plain = uneven()
+    assert len(clips) == len(plain)
+    count = len(clips.regions)
+    extra = Counter()
+    for epoch in range(30):
+        order = clips.order(epoch)
+        assert len(order) == len(clips) == len(set(order.tolist()))
+        assert np.array_equal(order, uneven(balance="classes", clips_per_video=together).order(epoch))
+        shown = Counter(int(n) % count for n in order)
+        classes = Counter()
+        for region, times in shown.items():
+            classes[clips.regions[region].label] += times
+        background = {i for i, r in enumerate(clips.regions) if not r.foreground}
+        assert {i: shown[i] for i in background} == dict.fromkeys(background, 5)
+        assert sorted(int(n) for n in order if int(n) % count in background) == sorted(
+            n for n in range(len(clips)) if n % count in background)
+        del classes[None]
+        assert sum(classes.values()) == 18 * 5
+        assert set(classes) == {"rare", "some", "often"}
+        assert set(classes.values()) == {30}  # 90 over 3
+        of_class = {name: [shown[i] for i, r in enumerate(clips.regions) if r.label == name] for name in classes}
+        assert all(max(times) - min(times) <= 1 for times in of_class.values())  # its regions share evenly
+        extra.update(i for i, r in enumerate(clips.regions) if r.label == "often" and shown[i] == 3)
+    assert len(extra) == 13  # none of them is always the one that is left out
+    assert not np.array_equal(np.sort(clips.order(0)), np.sort(clips.order(1)))
+    if together > 1:
+        for group in clips.by_video(clips.order(0).tolist()):
+            assert len({clips.regions[n % count].video for n in group}) == 1
+
+
+def test_a_remainder_goes_to_other_classes_in_other_epochs() -> None:
+    clips = uneven(balance="classes", clips_per_region=1)
+    truth = {vid: v for vid, v in clips.truth.items() if vid != "v8"}  # 16 foreground clips for 3 classes
+    clips = ClipSet(truth, clips.videos, clips.clip, clips.sampling, seed=5)
+    favoured = Counter()
+    for epoch in range(60):
+        labels = [clips.regions[n % len(clips.regions)].label for n in clips.order(epoch).tolist()]
+        classes = Counter(label for label in labels if label is not None)
+        assert sorted(classes.values()) == [5, 5, 6]
+        favoured.update(name for name, n in classes.items() if n == 6)
+    assert set(favoured) == {"rare", "some", "often"}
+
+
+def test_balance_leaves_validation_and_even_classes_as_they_are() -> None:
+    assert np.array_equal(uneven(balance="classes", training=False).order(3), np.arange(len(uneven())))
+    truth = {f"v{i}": VideoTruth(9.0, (Segment(1, 5, "ab"[i % 2]),)) for i in range(6)}
+    even = ClipSet(truth, dict.fromkeys(truth, Path("v.mp4")), ClipConfig(), Sampling(balance="classes"))
+    assert sorted(even.order(0).tolist()) == list(range(len(even)))
+
+
+def test_a_rare_class_is_drawn_from_clip_after_clip(counted: Path) -> None:
+    truth = {"a": VideoTruth(3.0, (Segment(0, 1.4, "rare"),)),
+             "b": VideoTruth(3.0, tuple(Segment(a, a + 1.4, "often") for a in (0, 0.5, 1, 1.5)))}
+    clips = ClipSet(truth, {"a": counted, "b": counted}, ClipConfig(short_side=40, crop=32),
+                    Sampling(balance="classes"), with_background=False)
+    rare = [n for n in clips.order(0).tolist() if clips.regions[n % len(clips.regions)].label == "rare"]
+    assert len(rare) == 12 or len(rare) == 13  # half of 25
+    drawn = [clip for group in clips.by_video(rare) for clip, _ in clips.draw_together(group, 0)]
+    assert all(clip.region.label == "rare" and 0 <= clip.start <= 1.4 - CLIP + 1e-9 for clip in drawn)
+    assert len({clip.start for clip in drawn}) == len(rare)

@@ -25,7 +25,7 @@ from conftest import shared
 from cuemark import folders, preparation, video
 from cuemark.datasets import tsp
 from cuemark.datasets.format import Reading
-from cuemark.errors import CallError, CuemarkError, DataError, VideoError
+from cuemark.errors import CallError, CuemarkError, DataError
 from cuemark.folders import LOCK
 from cuemark.preparation import prepare
 

@@ -14,14 +14,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from cuemark import video
-from cuemark.errors import DataError, within
+from cuemark.errors import CallError, DataError, within
 from cuemark.segments import Truth, VideoTruth, times
 
 T = TypeVar("T")
@@ -88,6 +88,8 @@ class Region:
     near: str | None
     """The action a background region is the background *of*: the nearest in time, the earlier of two (CLAP leaves it
     open: our choice)."""
+    beside: tuple[bool, bool] = (False, False)
+    """Whether an action lies before the start, and behind the end, of a background region."""
 
     @property
     def foreground(self) -> bool:
@@ -114,11 +116,31 @@ class Sampling:
     clips_per_video: int = 1
     """Clips of one video that follow each other in an epoch's order. 1 mixes freely; more lets a batch read a video
     once for several clips, at the price of batches with fewer videos."""
+    balance: Literal["regions", "classes"] = "regions"
+    """``classes``, beyond the papers: an epoch of training shows every class equally often. Clips of rare classes are
+    drawn more often and those of frequent ones less, each epoch others; background and the number of clips stay.
+    ``regions``: every region equally often, so that a class counts as often as it was annotated."""
+    ignore: float = 0.0
+    """Seconds on either side of an action that are not taken for background, as annotators' borders are not exact.
+    0, the papers: background begins where an action ends."""
+    reach: float | None = None
+    """Seconds from an action up to which unlabelled time is taken for background; None, the papers: the whole video.
+    For footage that is annotated in part: whoever set an action's border has watched what lies beside it, but far from
+    any annotation nobody may have looked."""
+    near: float = 0.0
+    """Probability, beyond the papers, that a clip of background is taken right beside an action: it lies at most its
+    own length from a border of its region behind which an action lies. In training only. 0: anywhere in the region."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("clips_per_region", 1, None), ("min_background", 0, None), ("flip", 0, 1),
-                                ("p_caption", 0, 1), ("clips_per_video", 1, None)):
+                                ("p_caption", 0, 1), ("clips_per_video", 1, None), ("ignore", 0, None),
+                                ("near", 0, 1)):
             within(f"sampling.{name}", getattr(self, name), low, high)
+        if self.reach is not None:
+            within("sampling.reach", self.reach, 0)
+            if self.reach <= self.ignore:
+                raise CallError(f"sampling.reach = {self.reach} leaves no background beside sampling.ignore = "
+                                f"{self.ignore}; make reach the larger of the two.")
 
 
 def background(actions: np.ndarray, duration: float, shortest: float, rule: Literal["union", "tsp"] = "union"
@@ -148,20 +170,28 @@ def regions(video_id: str, truth: VideoTruth, clip_seconds: float, sampling: Sam
             ) -> list[Region]:
     """The foreground regions of a video, then its background ones.
 
-    Times are clipped to the video first; what is then shorter than a clip is dropped (``sampling.short``).
+    Times are clipped to the video first; what is then shorter than a clip is dropped (``sampling.short``). Background
+    is what ``sampling`` takes for it: its ``rule``, ``min_background``, ``ignore`` and ``reach``.
     """
     actions = [s for s in truth.annotations if s.label is not None]
     found = [Region(video_id, s.start, s.end, s.label, s.label) for s in actions]
     if with_background and actions:
         shortest = sampling.min_background * clip_seconds
-        for start, end in background(times(actions), truth.duration, shortest, sampling.rule):
+        taken = times(actions) + np.array([-1.0, 1.0]) * sampling.ignore
+        unseen = np.zeros((0, 2))
+        if sampling.reach is not None:
+            watched = times(actions) + np.array([-1.0, 1.0]) * sampling.reach
+            unseen = background(watched, truth.duration, 0.0)
+            unseen = unseen[unseen[:, 1] > unseen[:, 0]]
+        for start, end in background(np.concatenate([taken, unseen]), truth.duration, shortest, sampling.rule):
             nearest = min(actions, key=lambda s: (max(s.start - end, start - s.end), s.start))
-            found.append(Region(video_id, float(start), float(end), None, nearest.label))
+            beside = bool((taken[:, 1] == start).any()), bool((taken[:, 0] == end).any())
+            found.append(Region(video_id, float(start), float(end), None, nearest.label, beside))
     kept = []
     for r in found:
         start, end = max(r.start, 0.0), min(r.end, truth.duration)
         if end - start >= clip_seconds - 1e-9 or (sampling.short == "centre" and end > start):
-            kept.append(Region(r.video, start, end, r.label, r.near))
+            kept.append(replace(r, start=start, end=end))
     return kept
 
 
@@ -175,6 +205,22 @@ def clip_start(region: Region, clip_seconds: float, duration: float, place: floa
     if slack >= 0:
         return region.start + place * slack
     return max(0.0, min(region.start + slack / 2, duration - clip_seconds))
+
+
+def place_beside(region: Region, clip_seconds: float, place: float) -> float:
+    """The ``place`` of :func:`clip_start` that puts a clip right beside an action.
+
+    Of the clips of a background region that are at most a clip's length from an action, before and behind, ``place`` in
+    [0, 1] chooses one. With no action beside it, or no room to choose, ``place`` stays what it is.
+    """
+    slack = region.end - region.start - clip_seconds
+    sides = [side for side, there in enumerate(region.beside) if there]
+    if slack <= 0 or not sides:
+        return place
+    part = place * len(sides)
+    number = min(int(part), len(sides) - 1)
+    away = (part - number) * min(1.0, clip_seconds / slack)
+    return 1 - away if sides[number] else away
 
 
 # ---------------------------------------------------------------------------------------------- frames of clips
@@ -330,6 +376,9 @@ class ClipSet:
         for number, region, rng in zip(numbers, chosen, rngs, strict=True):
             even = (number // len(self.regions)) / (n - 1) if n > 1 else 0.5
             place = rng.random() if self.training else even
+            near = self.sampling.near if self.training and not region.foreground else 0.0
+            if near and rng.random() < near:  # no draw where it is off: clips stay those they were
+                place = place_beside(region, self.clip.seconds, place)
             starts.append(clip_start(region, self.clip.seconds, self.truth[name].duration, place))
         frames = self.reader.read(self.videos[name], np.stack([self.clip.times(start) for start in starts]))
         drawn = []
@@ -348,18 +397,41 @@ class ClipSet:
     def order(self, epoch: int) -> np.ndarray:
         """The numbers of an epoch in the order they are drawn: shuffled in training.
 
-        With ``sampling.clips_per_video`` above 1, groups of so many clips of one video, drawn together at random, are
-        shuffled; a video's last group may be smaller.
+        Clip ``number`` is of region ``number % len(regions)``. With ``sampling.balance = "classes"`` an epoch has
+        other numbers of foreground, as many, of every class equally many (where that leaves a remainder, chance says
+        in each epoch which classes get one more). With ``sampling.clips_per_video`` above 1, groups of so many clips
+        of one video, drawn together at random, are shuffled; a video's last group may be smaller.
         """
         if not self.training:
             return np.arange(len(self))
         rng = np.random.default_rng((self.seed, epoch))
-        order = rng.permutation(len(self))
+        order = rng.permutation(len(self) if self.sampling.balance == "regions" else self._balanced(rng))
         size = self.sampling.clips_per_video
         if size == 1:
             return order
         groups = [own[i : i + size] for own in self.by_video(order.tolist()) for i in range(0, len(own), size)]
         return np.concatenate([groups[i] for i in rng.permutation(len(groups))])
+
+    def _balanced(self, rng: np.random.Generator) -> np.ndarray:
+        """As many numbers as there are clips: all of background, and of every class equally many.
+
+        A region's numbers are its index plus multiples of the number of regions. One that is drawn more often than
+        ``clips_per_region`` says goes on counting: no number comes twice, and every clip is another.
+        """
+        each, count = self.sampling.clips_per_region, len(self.regions)
+        classes: dict[str, list[int]] = {}
+        numbers = []
+        for i, region in enumerate(self.regions):
+            if region.label is not None:
+                classes.setdefault(region.label, []).append(i)
+            else:
+                numbers += [i + count * time for time in range(each)]
+        share, more = divmod(count * each - len(numbers), len(classes))
+        favoured = set(rng.permutation(len(classes))[:more].tolist())
+        for k, members in enumerate(classes.values()):
+            turn = rng.permutation(members).tolist()
+            numbers += [turn[j % len(turn)] + count * (j // len(turn)) for j in range(share + (k in favoured))]
+        return np.array(numbers)
 
 
 def ahead(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:

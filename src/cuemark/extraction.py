@@ -78,12 +78,13 @@ class ExtractConfig:
     """What computes the network."""
     dtype: Literal["float16", "float32"] = "float32"
     """On disk."""
-    batch: int = 8
-    """Clips encoded at a time by each thread; no feature depends on it by more than rounding."""
+    batch: int | None = None
+    """Clips encoded at a time by each thread; None: :meth:`rows`. No feature depends on it by more than rounding."""
 
     def __post_init__(self) -> None:
         within("stride", self.stride, 1)
-        within("batch", self.batch, 1)
+        if self.batch is not None:
+            within("batch", self.batch, 1)
         if self.fps is not None:
             within("fps", self.fps, 1e-3, 1000)
         if self.crops not in (1, 3):
@@ -95,6 +96,15 @@ class ExtractConfig:
     def clip(self, encoder: VideoEncoder) -> ClipConfig:
         """How clips are looked at."""
         return encoder.clip if self.fps is None else replace(encoder.clip, fps=float(self.fps))
+
+    def rows(self, encoder: VideoEncoder, device: torch.device) -> int:
+        """Clips of a batch. A thread on one core is fastest with about 400,000 pixels at a time, 2 clips of 112 x 112
+        or 24 of 32 x 32 (``docs/notes.md``); a GPU wants more."""
+        if self.batch is not None:
+            return max(1, self.batch // self.crops)
+        clip = self.clip(encoder)
+        pixels = clip.frames * clip.crop**2 * self.crops
+        return max(1, min(32, 400_000 // pixels)) if device.type == "cpu" else max(1, 64 // self.crops)
 
     def described(self, encoder: VideoEncoder) -> dict[str, Any]:
         """What tells these features from others, as :data:`MANIFEST` says it."""
@@ -288,7 +298,7 @@ def runner(encoder: VideoEncoder, config: ExtractConfig, device: torch.device | 
     if device.type != "cpu" and config.backend not in ("eager", "compile"):
         raise CallError(f"backend {config.backend} computes on the CPU; use --device cpu, or the eager backend.")
     network = encoder.network if device.type == "cpu" else deepcopy(encoder.network).to(device)
-    shape = (max(1, config.batch // config.crops) * config.crops, 3, clip.frames, clip.crop, clip.crop)
+    shape = (config.rows(encoder, device) * config.crops, 3, clip.frames, clip.crop, clip.crop)
     return backends.ready(network, config.backend, shape, pooling=config.pooling, bf16=config.bf16)
 
 
@@ -318,7 +328,7 @@ class _Pipeline:
         self.begun: dict[str, _Video] = {}
         self.reading, self.guard = readers, threading.Lock()
         self.stop = threading.Event()
-        self.per_batch = max(1, config.batch // config.crops)
+        self.per_batch = config.rows(encoder, self.device)
         clip = config.clip(encoder)
         self.shape = (self.per_batch * config.crops, clip.frames, clip.crop, clip.crop, 3)
         self.run = run or runner(encoder, config, self.device)

@@ -227,10 +227,10 @@ def whole(path: str | Path) -> str:
         CallError: likewise.
     """
     load_recipe(path)
-    return "\n".join([*header(path).lines, "", *_toml(tables(path))]).strip() + "\n"
+    return "\n".join([*header(path).lines, "", *toml_lines(tables(path))]).strip() + "\n"
 
 
-def _toml(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def toml_lines(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Lines of a table: its values, then the tables in it. JSON's texts, numbers and lists are TOML's too."""
     values = {k: v for k, v in table.items() if not isinstance(v, dict)}
     if path and (values or not table):
@@ -239,7 +239,7 @@ def _toml(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
         yield f"{_key(name)} = {json.dumps(value, ensure_ascii=False, default=str)}"
     for name, inner in table.items():
         if isinstance(inner, dict):
-            yield from _toml(inner, f"{path}.{_key(name)}" if path else _key(name))
+            yield from toml_lines(inner, f"{path}.{_key(name)}" if path else _key(name))
 
 
 def _key(name: str) -> str:

@@ -6,6 +6,7 @@ its heads.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -116,7 +117,8 @@ def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEnc
         model, clip_data(training, learning=True), recipe.optim, out, what=f"pre-training {recipe.system}",
         seed=recipe.seed, device=device, keep=recipe.keep, validate=validate, validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
-        identity={"recipe": recipe.identity(), "start": start.weights if start else None},
+        identity={"recipe": recipe.identity(), "start": start.weights if start else None,
+                  "annotations": _digest(training)},
     )
     model.to("cpu")
     head = getattr(model, "class_head", None)
@@ -150,6 +152,11 @@ def _truth(data: Data) -> Truth:
     if absent:
         say(f"{len(absent)} of the {len(names)} classes of data.classes are not in '{data.truth}', '{absent[0]}' first")
     return kept
+
+
+def _digest(truth: Truth) -> str:
+    """Of what is trained on: a recipe names its file, which may change between two calls."""
+    return hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()[:16]
 
 
 def _classes(path: Path) -> list[str]:
@@ -355,7 +362,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         network, FeatureData(rows, recipe.optim.batch, recipe.seed), recipe.optim, out,
         what=f"training {recipe.system}", seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
-        identity={"recipe": recipe.identity(), "weights": features.meta["weights"]},
+        identity={"recipe": recipe.identity(), "weights": features.meta["weights"], "annotations": _digest(training)},
     )
     described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
     described |= {k: features.meta.get(k, usual) for k, usual in USUAL.items()}

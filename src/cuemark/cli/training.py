@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cuemark.cli.shell import SetOption, app, examples, named, screen, tabulated
 from cuemark.errors import CallError
+from cuemark.progress import say
 
 if TYPE_CHECKING:
     from cuemark.loop import Result
@@ -136,16 +137,24 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
 @app.command(help_epilogue=examples(
     "cuemark pretrain world_tac --out runs/tac",
     "cuemark pretrain world_clap --out runs/clap --set optim.steps=400 --set seed=1",
+    "cuemark pretrain --videos videos/ --annotations labels.csv --objective clap --out runs/own",
+    "torchrun --nproc-per-node 2 -m cuemark pretrain world_clap --out runs/clap",
     "cuemark pretrain world_tsp --out runs/tsp --sweep head_lr=0.002,0.02,0.2",
 ))
-def pretrain(recipe: Path, *, out: Path, set: SetOption = [], sweep: str | None = None,  # noqa: B006
-             json: bool = False) -> None:
+def pretrain(recipe: Path | None = None, *, out: Path, set: SetOption = [], sweep: str | None = None,  # noqa: B006
+             videos: Path | None = None, annotations: Path | None = None,
+             objective: Literal["tac", "tsp", "clap"] | None = None, captions: Path | None = None,
+             encoder: str | None = None, text: str | None = None, features: Path | None = None,
+             device: str = "auto", json: bool = False) -> None:
     """Pre-train a video encoder: TAC, TSP or CLAP. A run that was stopped goes on.
+
+    By a recipe; or, for own data, with --videos and --annotations: then a recipe is made, said and kept in OUT.
+    Started by torchrun, several processes train one encoder.
 
     Parameters
     ----------
     recipe
-        A TOML file, or the name of one that ships with cuemark.
+        A TOML file, or the name of one that ships with cuemark (`cuemark recipes`).
     out
         Folder of the run; the encoder becomes encoder.safetensors in it.
     set
@@ -153,17 +162,54 @@ def pretrain(recipe: Path, *, out: Path, set: SetOption = [], sweep: str | None 
     sweep
         FIELD=V1,V2,… (head_lr is short for optim.lr_heads): a run with each value, in a folder of its name. The best
         by validation becomes encoder.safetensors, and sweep.json has all.
+    videos
+        Own data: the folder of the videos.
+    annotations
+        Own data: a file in any format that `cuemark convert` reads.
+    objective
+        Own data: what to train; clap by default.
+    captions
+        Own data: dense captions, where the annotations have none.
+    encoder
+        Own data: checkpoint or name of `cuemark weights list` to start from; by default a small network from nothing.
+    text
+        Own data: text encoder of CLAP.
+    features
+        Own data: features folder or file of `cuemark gvf`, for TSP's global video features.
+    device
+        cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
     json
         Print the scores as JSON.
     """
+    from cuemark.extraction import chosen
+    from cuemark.own_data import own_recipe
     from cuemark.recipe import load_recipe
     from cuemark.training import ENCODER_FILE
     from cuemark.training import pretrain as run
     from cuemark.training import sweep as run_sweep
 
+    own = {"videos": videos, "annotations": annotations, "objective": objective, "captions": captions,
+           "encoder": encoder, "text": text, "features": features}
+    if recipe is not None:
+        if (extra := next((name for name, value in own.items() if value is not None), None)):
+            raise CallError(f"--{extra} is for own data without a recipe; name the recipe alone and change it with "
+                            "--set, or leave it out.")
+        made = load_recipe(recipe, set)
+    elif videos is None or annotations is None:
+        raise CallError("name a recipe (cuemark recipes lists them), or your own data with --videos and "
+                        "--annotations.")
+    else:
+        mine = own_recipe(videos, annotations, objective or "clap", out=out, captions=captions, encoder=encoder,
+                          text=text, features=features, changes=set)
+        for note in mine.notes:
+            say(note)
+        for warning in mine.warnings:
+            say(f"warning: {warning}")
+        say(f"the recipe is {mine.file}")
+        made = mine.recipe
     if sweep is not None:
         field, values = _values(sweep)
-        found = run_sweep(load_recipe(recipe, set), field, values, out)
+        found = run_sweep(made, field, values, out, chosen(device))
         if json:
             print(jsonlib.dumps(found.to_json()))
             return
@@ -174,8 +220,8 @@ def pretrain(recipe: Path, *, out: Path, set: SetOption = [], sweep: str | None 
             for run in found.runs]))
         print(f"{out / ENCODER_FILE}: {found.field}={found.best.value}")
         return
-    encoder, result = run(load_recipe(recipe, set), out)
-    _trained(out / ENCODER_FILE, result, json, encoder.classes)
+    trained, result = run(made, out, chosen(device))
+    _trained(out / ENCODER_FILE, result, json, trained.classes)
 
 
 def _values(text: str) -> tuple[str, list[Any]]:
@@ -290,9 +336,9 @@ def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> 
 ))
 def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fps: float | None = None,
             crops: Literal[1, 3] = 1, pooling: Literal["mean", "max"] = "mean", bf16: bool = False,
-            backend: Literal["eager", "compile", "onnx", "openvino"] = "eager", half: bool = False, batch: int = 8,
-            truth: Path | None = None, workers: int | None = None, device: str = "auto", ray: str | None = None,
-            json: bool = False) -> int:
+            backend: Literal["eager", "compile", "onnx", "openvino"] = "eager", half: bool = False,
+            batch: int | None = None, truth: Path | None = None, workers: int | None = None, device: str = "auto",
+            ray: str | None = None, json: bool = False) -> int:
     """Extract the features of whole videos into a folder. A run that was stopped goes on; what is done is skipped.
 
     Parameters
@@ -318,7 +364,7 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     half
         Write float16 instead of float32.
     batch
-        Clips encoded at a time by each thread.
+        Clips encoded at a time by each thread; by default what suits their size.
     truth
         Take the videos of this truth file, under the names it has for them.
     workers
