@@ -5,10 +5,13 @@ Run as a program it is the killer: it forks runs of every scenario, kills them w
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import random
+import resource
+import shutil
 import signal
 import statistics
 import subprocess
@@ -23,9 +26,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cuemark import checkpoint
-from cuemark.errors import CallError, ModelError
-from cuemark.loop import ENOUGH, WINDOW, Optim, Result, fit, sane
+from cuemark import checkpoint, loop
+from cuemark.batch import ClipBatch
+from cuemark.encoders.resnet3d import Config as ResNetConfig
+from cuemark.encoders.resnet3d import ResNet3D
+from cuemark.errors import CallError, DataError, ModelError
+from cuemark.loop import ENOUGH, WINDOW, Optim, Result, fit, gradients, sane, still
+from cuemark.pretraining import clap, tac, tsp
 
 torch.set_num_threads(1)
 
@@ -824,6 +831,413 @@ def test_standard_output_is_for_results(tmp_path: Path, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "training toys: 12/12 loss " in printed.err
+
+
+# ------------------------------------------------------------------------------------- gradient caching
+
+CLASSES = ("jump", "run", "swim")
+LABELS = [0, -1, 2, 1, -1, 0, -1]
+OBJECTIVES: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "tac": lambda encoder: tac.TAC(tac.Config(), encoder, CLASSES),
+    "tsp": lambda encoder: tsp.TSP(tsp.Config(), encoder, CLASSES),
+    **{f"clap {name}": lambda encoder, v=v: clap.CLAP(clap.Config(text_dim=5, projection=6, **v), encoder, CLASSES)
+       for name, v in {**clap.VARIANTS, "learnt": {"learn_temperature": True}, "sum": {"reduction": "sum"},
+                       "positive": {"same_text": "positive"}}.items()}}
+objectives = pytest.mark.parametrize("name", OBJECTIVES)
+
+
+def clip_batch(rows: int = 7) -> ClipBatch:
+    """Two clips with one sentence among them."""
+    draw = torch.Generator().manual_seed(0)
+    label, told = torch.tensor(LABELS[:rows]), torch.tensor([0, 1, 2, 0, 3, 4, 5][:rows])
+    return ClipBatch(torch.randn(rows, 3, 4, 16, 16, generator=draw), label, label >= 0,
+                     torch.randn(rows, 32, generator=draw), torch.randn(6, 5, generator=draw)[told], told)
+
+
+class Forgetting(ResNet3D):
+    """With dropout, as no shipped encoder has it."""
+
+    def forward(self, clips: Tensor, pooling: Any = "mean") -> Tensor:
+        seen = nn.functional.dropout(super().forward(clips, pooling), 0.5, self.training)
+        self.past.append(seen.detach().clone())
+        return seen
+
+
+def objective(name: str, dropout: bool = False, frozen: bool = True) -> Any:
+    """Ready to train; its running statistics are those of some clips."""
+    torch.manual_seed(0)
+    encoder = (Forgetting if dropout else ResNet3D)(ResNetConfig("r2plus1d", (1, 1, 1, 1), 4))
+    encoder.past = []  # type: ignore[assignment]
+    model = OBJECTIVES[name](encoder).train()
+    with torch.no_grad():
+        for _ in range(10):
+            model(clip_batch())
+    encoder.past.clear()  # type: ignore[operator]
+    if frozen:
+        still(model)
+    return model
+
+
+def gradient(model: nn.Module) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@objectives
+@pytest.mark.parametrize("chunk", [1, 3, 6])
+def test_chunks_have_the_gradient_of_the_whole_batch(name: str, chunk: int):
+    """With frozen statistics; one chunk has fewer rows than the others."""
+    plain, cached = objective(name), objective(name)
+    told = gradients(plain, clip_batch()), gradients(cached, clip_batch(), chunk)
+    assert told[1] == pytest.approx(told[0], rel=1e-5)
+    assert told[0].keys() > {"loss"}
+    for (key, p), (_, q) in zip(plain.named_parameters(), cached.named_parameters(), strict=True):
+        assert p.grad is not None, key
+        assert q.grad is not None, key
+        assert p.grad.norm() > 0, key
+        assert (p.grad - q.grad).norm() < 1e-5 * max(p.grad.norm(), 0.01 * gradient(plain).norm()), key
+    assert same(plain.state_dict(), cached.state_dict())  # frozen statistics stay as they are
+    if "learnt" in name:
+        assert abs(float(plain.log_scale.grad)) > 1e-3
+
+
+def test_a_chunk_as_large_as_the_batch_is_the_plain_step():
+    for chunk in (7, 8, 100):
+        plain, cached = objective("clap full", frozen=False), objective("clap full", frozen=False)
+        assert gradients(plain, clip_batch()) == gradients(cached, clip_batch(), chunk)
+        assert torch.equal(gradient(plain), gradient(cached))
+
+
+@objectives
+def test_with_live_statistics_chunks_have_another_gradient(name: str):
+    """As ``Optim.chunk`` says: by a lot."""
+    plain, cached = objective(name, frozen=False), objective(name, frozen=False)
+    gradients(plain, clip_batch())
+    gradients(cached, clip_batch(), 4)
+    assert (gradient(plain) - gradient(cached)).norm() > 0.3 * gradient(plain).norm()
+
+
+@objectives
+def test_chunks_are_chunks_of_one_graph(name: str):
+    """With live statistics and dropout: the obvious way, which holds all chunks in memory at once, draws the same."""
+    cached, obvious = (objective(name, dropout=True, frozen=False) for _ in range(2))
+    gradients(cached, clip_batch(), 4, seed=5)
+    pieces = []
+    for piece in clip_batch().split(4):
+        torch.manual_seed(5)
+        pieces.append(obvious(piece))
+    out = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
+    sum(obvious.loss(out, clip_batch()).values()).backward()
+    assert (gradient(cached) - gradient(obvious)).norm() < 1e-5 * gradient(obvious).norm()
+    # the statistics are moved by one of the two passes alone, a chunk at a time
+    assert same(cached.state_dict(), obvious.state_dict())
+    assert int(cached.state_dict()["encoder.stem.1.num_batches_tracked"]) == 10 + 2
+
+
+def test_both_passes_draw_the_same():
+    model = objective("clap full", dropout=True)
+    gradients(model, clip_batch(), 3, seed=5)
+    first, second = model.encoder.past[:3], model.encoder.past[3:]
+    assert [len(rows) for rows in first] == [3, 2, 2]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert 0.2 < float((torch.cat(first) == 0).float().mean()) < 0.8
+    model.encoder.past.clear()
+    gradients(model, clip_batch(), 3, seed=6)
+    assert not torch.equal(model.encoder.past[0], first[0])
+
+
+def test_chunks_are_for_clips(tmp_path: Path):
+    with pytest.raises(CallError, match=r"optim\.chunk is for batches of clips; leave it out here\."):
+        fit(Toy(), Data(), replace(PLAIN, chunk=2), tmp_path)
+
+
+class Clips(Data):
+    """Batches of clips; those of ``background`` updates show no action."""
+
+    def __init__(self, background: tuple[int, ...] = (), **how: Any) -> None:
+        super().__init__(**how)
+        self.background = background
+
+    def at(self, step: int) -> Any:
+        batch = clip_batch(4)
+        batch.clips = batch.clips + 0.1 * step
+        if step in self.background:
+            batch.label = torch.full((4,), -1)
+            batch.foreground = batch.label >= 0
+        return batch
+
+
+def test_frozen_statistics_and_recomputing_reach_the_encoder(tmp_path: Path):
+    ends = {}
+    for name, change in (("plain", {}), ("frozen", {"frozen_statistics": True}), ("recompute", {"recompute": True})):
+        model = objective("tsp", frozen=False)
+        ends[name] = {k: v.clone() for k, v in model.state_dict().items()}, model
+        fit(model, Clips(), replace(PLAIN, lr=1e-3, lr_heads=1e-3, steps=3, **change), tmp_path / name)
+    memories = [k for k in ends["plain"][0] if "running" in k or "tracked" in k]
+    start, model = ends["frozen"]
+    assert all(torch.equal(start[k], model.state_dict()[k]) for k in memories)
+    assert not torch.equal(start["encoder.stem.0.weight"], model.state_dict()["encoder.stem.0.weight"])
+    assert ends["recompute"][1].encoder.recompute
+    assert same(ends["recompute"][1].state_dict(), ends["plain"][1].state_dict())
+    assert not any(torch.equal(start[k], ends["plain"][1].state_dict()[k]) for k in memories)
+    with pytest.raises(CallError, match=r"optim\.recompute: ModuleDict cannot compute its activations again"):
+        fit(Toy(), Data(), replace(PLAIN, recompute=True), tmp_path / "toy")
+    with pytest.raises(CallError, match=r"optim\.recompute and optim\.compile do not go together"):
+        replace(PLAIN, recompute=True, compile=True)
+
+
+def test_the_log_has_accuracies_of_the_batches_that_have_any(tmp_path: Path, capsys):
+    """The class head learns from foreground alone: a batch without it is not counted as wrong."""
+    model = objective("tsp")
+    optim = replace(PLAIN, lr=0.0, lr_heads=0.0, steps=4, frozen_statistics=True)
+    fit(model, Clips(background=(0, 2, 3)), optim, tmp_path, log_every=2)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    right, counted = model.accuracy(model(Clips().at(1)), Clips().at(1))["class"]
+    assert lines[0]["class_accuracy"] == pytest.approx(right / counted)
+    assert "class_accuracy" not in lines[1]
+    regions = [model.accuracy(model(Clips((0,)).at(k)), Clips((0,)).at(k))["region"] for k in (0, 1)]
+    assert lines[0]["region_accuracy"] == pytest.approx(sum(r / n for r, n in regions) / 2)
+    for line in lines:
+        assert 0 <= line["data_wait"] <= 1
+        assert 50 < line["memory_mb"] < 1e6
+        assert line["per_second"] > 0
+    assert "right: region " in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------- average, fp16, compiled
+
+
+def test_the_average_is_validated_and_kept(tmp_path: Path):
+    """It begins at the weights after the first update; a skipped update does not move it."""
+    judged: list[dict[str, Tensor]] = []
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        judged.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"score": -len(judged)}
+
+    model, optim = Toy(norm=True), replace(PLAIN, ema=0.8, steps=13)
+    fit(model, Data(spoil={11: math.inf}), optim, tmp_path / "a", validate=validate, validate_every=3)
+    plain = Toy(norm=True)
+    fit(plain, Data(spoil={11: math.inf}), replace(optim, ema=0.0), tmp_path / "b")
+    after = [*plain.past[1:], plain.state_dict()]  # the updates themselves are the same
+    means = []
+    for step, now in enumerate(after):
+        old = means[-1] if means else now
+        means.append(old if step == 11 else {k: 0.8 * old[k] + 0.2 * v if v.is_floating_point() else v
+                                             for k, v in now.items()})
+    assert len(judged) == 5
+    for found, mean in zip(judged, [means[k] for k in (2, 5, 8, 11, 12)], strict=True):
+        for key in mean:
+            if mean[key].is_floating_point():
+                torch.testing.assert_close(found[key], mean[key], rtol=1e-5, atol=1e-7)
+    assert same(model.state_dict(), judged[0])  # the best
+    assert same(checkpoint.load(tmp_path / "a" / "best.safetensors")[0], judged[0])
+    last = Toy(norm=True)
+    fit(last, Data(spoil={11: math.inf}), optim, tmp_path / "c")
+    assert same(last.state_dict(), judged[-1])  # without validation
+
+
+def stopped_and_whole(tmp_path: Path, make: Callable[[], nn.Module], at: int, **how: Any) -> list[nn.Module]:
+    """A run in ``part`` that was stopped before update ``at`` and started again, and one in ``whole``."""
+
+    def stop(step: int) -> None:
+        if step == at:
+            raise Stop
+
+    spoil = how.pop("spoil", None)
+    with pytest.raises(Stop):
+        fit(make(), Data(spoil=spoil, tick=stop), folder=tmp_path / "part", **how)
+    models = []
+    for folder in ("part", "whole"):
+        models.append(make())
+        fit(models[-1], Data(spoil=spoil), folder=tmp_path / folder, **how)
+    assert same(models[0].state_dict(), models[1].state_dict())
+    assert (tmp_path / "part" / "last.safetensors").read_bytes() == (
+        tmp_path / "whole" / "last.safetensors").read_bytes()
+    assert log_of(tmp_path / "part") == log_of(tmp_path / "whole")
+    return models
+
+
+@pytest.mark.parametrize("at", [1, 5, 11])
+def test_an_average_goes_on_after_a_stop(tmp_path: Path, at: int):
+    stopped_and_whole(tmp_path, lambda: Toy(dropout=0.3, norm=True), at, optim=replace(PLAIN, ema=0.9),
+                      checkpoint_every=2, validate=error_of, validate_every=3)
+
+
+def test_fp16_scales_its_loss_and_halves_the_scale_after_an_overflow(tmp_path: Path):
+    how: dict[str, Any] = {"optim": replace(PLAIN, precision="fp16", steps=20), "checkpoint_every": 1, "log_every": 1}
+    model = stopped_and_whole(tmp_path, lambda: Toy(norm=True), 10, spoil={4: math.inf, 6: math.inf}, **how)[1]
+    assert isinstance(model, Toy)
+    assert model.kinds == {torch.float16}
+    skipped = [step for step, (a, b) in enumerate(zip(model.past, model.past[1:])) if same(a, b)]
+    assert set(skipped) >= {4, 6}
+    assert len(skipped) < 8  # the scale begins high on purpose
+    meta = checkpoint.load(tmp_path / "whole" / "last.safetensors", "training")[1]
+    assert meta["scaler"]["scale"] == 65536 / 2 ** len(skipped)
+    assert meta["skipped"] == len(skipped)
+    # gradients are scaled back before the guard sees them and the optimiser takes them
+    plain = Toy(norm=True)
+    fit(plain, Data(spoil=dict.fromkeys(skipped, math.inf)), folder=tmp_path / "fp32",
+        **how | {"optim": replace(PLAIN, steps=20)})
+    for line, other in zip(log_of(tmp_path / "whole"), log_of(tmp_path / "fp32"), strict=True):
+        assert (line["gradient"] is None) == (other["gradient"] is None) == (line["step"] - 1 in skipped)
+        assert line["gradient"] is None or line["gradient"] == pytest.approx(other["gradient"], rel=0.05)
+        assert line["fit"] == pytest.approx(other["fit"], rel=0.05)
+
+
+class Layers(nn.Sequential):
+    """Of our own: the compiler passes over PyTorch's containers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self[1](self[0](x)))
+
+
+class Compiled(nn.Module):
+    """A model whose encoder is called as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.encoder = Layers(nn.Linear(6, 8), nn.BatchNorm1d(8))
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, batch: Rows) -> dict[str, Tensor]:
+        return {"y": self.head(self.encoder(batch.features))[:, 0]}
+
+    def loss(self, out: dict[str, Tensor], batch: Rows) -> dict[str, Tensor]:
+        return {"fit": (out["y"] - batch.target).square().mean()}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler's
+def test_a_compiled_encoder_is_the_same_encoder(tmp_path: Path):
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    counted = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    models = stopped_and_whole(tmp_path, Compiled, 7, optim=replace(PLAIN, compile=True), checkpoint_every=3,
+                               validate=error_of)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > counted
+    plain = Compiled()
+    fit(plain, Data(), PLAIN, tmp_path / "plain", validate=error_of)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(models[0].state_dict()[key], value, rtol=1e-4, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------- what stays on the disk
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, []), (2, [8]), (3, [6, 8]), (9, [2, 4, 6, 8])])
+def test_checkpoints_before_the_last_stay(tmp_path: Path, keep: int, expected: list[int]):
+    """A run may go on from any of them, under the last one's name, and ends the same."""
+    how: dict[str, Any] = {"optim": replace(PLAIN, steps=10, momentum=0.9), "checkpoint_every": 2, "log_every": 3,
+                           "validate": error_of, "validate_every": 3}
+    model = Toy(dropout=0.3, norm=True)
+    fit(model, Data(), folder=tmp_path / "run", keep=keep, **how)
+    names = [f"step-{n}.safetensors" for n in expected]
+    assert sorted(os.listdir(tmp_path / "run")) == ["best.safetensors", "last.safetensors", "log.jsonl", *names]
+    end, log = (tmp_path / "run" / "last.safetensors").read_bytes(), log_of(tmp_path / "run")
+    for step, name in zip(expected, names, strict=True):
+        assert checkpoint.load(tmp_path / "run" / name, "training")[1]["step"] == step
+        (tmp_path / "again").mkdir(exist_ok=True)
+        for file in (tmp_path / "run").iterdir():
+            shutil.copy(file, tmp_path / "again" / file.name)
+        os.replace(tmp_path / "again" / name, tmp_path / "again" / "last.safetensors")
+        again = Toy(dropout=0.3, norm=True)
+        fit(again, Data(), folder=tmp_path / "again", **how)  # and keep=1: the older ones go
+        assert same(again.state_dict(), model.state_dict())
+        assert (tmp_path / "again" / "last.safetensors").read_bytes() == end
+        assert log_of(tmp_path / "again") == log
+        if step < 8:
+            assert not list((tmp_path / "again").glob("step-*"))
+
+
+def test_a_stopped_run_keeps_what_an_undisturbed_one_keeps(tmp_path: Path):
+    stopped_and_whole(tmp_path, lambda: Toy(norm=True), 7, optim=PLAIN, checkpoint_every=2, keep=3)
+    kept = ["last.safetensors", "log.jsonl", "step-10.safetensors", "step-8.safetensors"]
+    assert sorted(os.listdir(tmp_path / "part")) == sorted(os.listdir(tmp_path / "whole")) == kept
+    for name in (kept[0], *kept[2:]):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize(("keep", "advice"), [
+    (1, "remove it to begin anew"), (3, r"rename 'step-9\.safetensors' to it to go on from there")])
+def test_what_to_do_about_a_truncated_checkpoint(tmp_path: Path, keep: int, advice: str):
+    fit(Toy(), Data(), PLAIN, tmp_path, checkpoint_every=3, keep=keep)
+    end = (tmp_path / "last.safetensors").read_bytes()
+    (tmp_path / "last.safetensors").write_bytes(end[: len(end) // 2])
+    with pytest.raises(ModelError, match=rf"last\.safetensors' is not a readable .*; {advice}\.$") as error:
+        fit(Toy(), Data(), PLAIN, tmp_path, checkpoint_every=3, keep=keep)
+    assert "\n" not in str(error.value)
+    if keep == 1:
+        (tmp_path / "last.safetensors").unlink()
+    else:
+        (tmp_path / "step-9.safetensors").replace(tmp_path / "last.safetensors")
+    fit(Toy(), Data(), PLAIN, tmp_path, checkpoint_every=3, keep=keep)
+    assert (tmp_path / "last.safetensors").read_bytes() == end
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "log.jsonl"])
+@pytest.mark.parametrize("keep", [1, 2])
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch, name: str, keep: int):
+    how: dict[str, Any] = {"optim": replace(PLAIN, momentum=0.9), "checkpoint_every": 2, "validate": error_of,
+                           "validate_every": 3, "log_every": 2, "keep": keep}
+    fit(Toy(norm=True), Data(), folder=tmp_path / "whole", **how)
+    real_replace, real_open, opened = os.replace, open, []
+
+    def full(source: Any, target: Any) -> None:
+        if Path(target).name == name and (tmp_path / "run" / "last.safetensors").exists() and name != "log.jsonl":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        real_replace(source, target)
+
+    def no_room(path: Any, mode: str = "r", **rest: Any) -> Any:
+        if Path(path).name == name == "log.jsonl" and mode == "a":
+            opened.append(path)
+            if len(opened) == 5:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        return real_open(path, mode, **rest)
+
+    monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(loop, "open", no_room, raising=False)
+    with pytest.raises(DataError) as error:
+        fit(Toy(norm=True), Data(), folder=tmp_path / "run", **how)
+    assert str(error.value) == (f"'{tmp_path / 'run'}' cannot be written (No space left on device); free some space "
+                                "and run the same again: it goes on with what is missing.")
+    step = checkpoint.load(tmp_path / "run" / "last.safetensors", "training")[1]["step"]
+    assert step in (2, 4)
+    assert not list((tmp_path / "run").glob(".*"))
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    fit(Toy(norm=True), Data(), folder=tmp_path / "run", **how)
+    for file in (tmp_path / "whole").glob("*.safetensors"):
+        assert (tmp_path / "run" / file.name).read_bytes() == file.read_bytes()
+    assert sorted(os.listdir(tmp_path / "run")) == sorted(os.listdir(tmp_path / "whole"))
+    assert log_of(tmp_path / "run") == log_of(tmp_path / "whole")
+
+
+def test_the_kernel_refuses_to_write_more(tmp_path: Path):
+    """Files may have 3 kB: the description of a longer run, with its gradient norms, does not fit."""
+    fit(Toy(), Data(), replace(PLAIN, steps=120), tmp_path / "whole", checkpoint_every=5, log_every=60)
+    size = (tmp_path / "whole" / "last.safetensors").stat().st_size
+
+    def limited(handle: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 500, hard))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        limited(0)
+        with pytest.raises(DataError, match=r"run' cannot be written \(File too large\); mend that and run the same"):
+            fit(Toy(), Data(), replace(PLAIN, steps=120), tmp_path / "run", checkpoint_every=5, log_every=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(os.listdir(tmp_path / "run")) == ["last.safetensors", "log.jsonl"]
+    assert 5 <= checkpoint.load(tmp_path / "run" / "last.safetensors", "training")[1]["step"] < 120
+    fit(Toy(), Data(), replace(PLAIN, steps=120), tmp_path / "run", checkpoint_every=5, log_every=60)
+    assert (tmp_path / "run" / "last.safetensors").read_bytes() == (
+        tmp_path / "whole" / "last.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"chunk": 0}, {"ema": -0.1}, {"ema": 1.5}], ids=str)
+def test_an_impossible_way_to_scale_is_refused(change: dict[str, Any]):
+    with pytest.raises(CallError, match=rf"optim\.{next(iter(change))}\b"):
+        Optim(**change)
 
 
 if __name__ == "__main__":

@@ -496,11 +496,12 @@ def test_torchrun_trains_the_encoder_of_one_process(runs, tiny_world, tmp_path):
                f"data.videos={json.dumps(str(tiny_world.folder / 'videos'))}", *CUT,
                f"encoder.start={json.dumps(str(start))}", "options.global_feature=none", "optim.steps=4", "keep=2",
                "optim.frozen_statistics=true", "optim.chunk=1", "validate_every=2", "checkpoint_every=2"]
-    alone, result = pretrain(load_recipe("world_tsp", changes), tmp_path / "alone")
+    result = pretrain(load_recipe("world_tsp", changes), tmp_path / "alone")[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1",
                "--master-port", str(_free_port()), "-m", "cuemark", "pretrain", "world_tsp", "--out",
                str(tmp_path / "both"), *(word for change in changes for word in ("--set", change))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    threads = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=threads)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("pre-training tsp: 4/4 loss ") == 1
     assert str(tmp_path / "both" / ENCODER_FILE) in done.stdout

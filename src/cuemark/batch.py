@@ -44,10 +44,11 @@ class ClipBatch(_Moves):
     """``(B,)`` int64: equal where two clips carry the same sentence, in any batch."""
 
     def split(self, size: int) -> list[ClipBatch]:
-        """The same clips in batches of at most ``size``."""
-        return [replace(self, **{f.name: v[i : i + size] for f in fields(self)
-                                 if isinstance(v := getattr(self, f.name), Tensor)})
-                for i in range(0, len(self.clips), size)]
+        """The same clips in batches of at most ``size``, as even as they can be."""
+        count = -(-len(self.clips) // size)
+        parts = {f.name: v.tensor_split(count) for f in fields(self)
+                 if isinstance(v := getattr(self, f.name), Tensor)}
+        return [replace(self, **{name: rows[i] for name, rows in parts.items()}) for i in range(count)]
 
     def gathered(self) -> ClipBatch:
         """What losses compare outputs with, of the clips of all processes; the clips themselves stay where they are."""

@@ -100,6 +100,8 @@ class Optim:
             within("optim.decay_at", at, 0, 1)
         if not (self.steps is None or self.steps >= 1) or not 0 < self.epochs < math.inf:
             raise CallError(f"optim.steps and optim.epochs must be positive, got {self.steps} and {self.epochs}.")
+        if self.recompute and self.compile:  # PyTorch compiles no checkpoint that leaves batch norms' memories alone
+            raise CallError("optim.recompute and optim.compile do not go together; leave one of them out.")
 
     def factor(self, step: int, steps: int) -> float:
         """What the rates are multiplied by at update ``step`` of ``steps``."""
@@ -257,7 +259,8 @@ def fit(
                 state.skipped += 1
                 for statistic, value in zip(running, before, strict=True):  # batch norm has seen the bad batch too
                     statistic.copy_(value)
-                if state.skipped > steps / 2:
+                still_scaling = scaler.is_enabled() and scaler.get_scale() > 1  # fp16 begins with a few overflows
+                if state.skipped > steps / 2 and not still_scaling:
                     raise ModelError(f"{what}: {state.skipped} of {state.step + 1} updates had unusable gradients; "
                                      "lower the learning rate or train with optim.precision = \"fp32\".")
             scaler.update()
@@ -471,7 +474,13 @@ class _State:
         path = folder / LAST
         if not path.exists():
             return cls(0, 0, [], None)
-        tensors, meta = checkpoint.load(path, "training")
+        try:
+            tensors, meta = checkpoint.load(path, "training")
+        except ModelError as error:
+            older = _older(folder)
+            advice = f"rename '{older[-1].name}' to it to go on from there" if older else "remove it to begin anew"
+            what = str(error).removesuffix("; was the copy complete?").removesuffix(".")
+            raise ModelError(f"{what}; {advice}.") from None
         if meta["who"] != json.loads(json.dumps(who)):
             raise ModelError(f"'{folder}' holds a run with other settings{_difference(meta['who'], who)}; give another "
                              "folder, or remove this one.")
@@ -507,9 +516,15 @@ class _State:
         checkpoint.save(folder / LAST, tensors, {
             "kind": "training", "who": dict(who), "step": self.step, "skipped": self.skipped, "norms": self.norms,
             "best": self.best, "sums": self.sums, "scaler": scaler.state_dict()})
-        older = sorted(folder.glob("step-*.safetensors"), key=lambda p: int(p.stem.partition("-")[2]))
+        older = _older(folder)
         for path in older[: max(0, len(older) - keep + 1)]:
             path.unlink()
+
+
+def _older(folder: Path) -> list[Path]:
+    """Checkpoints before the last one, the oldest first."""
+    found = [p for p in folder.glob("step-*.safetensors") if p.stem.removeprefix("step-").isdigit()]
+    return sorted(found, key=lambda p: int(p.stem.removeprefix("step-")))
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str = "") -> str:
@@ -550,6 +565,15 @@ class _Log:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
             self.board.flush()
+
+
+def validations(folder: str | Path) -> list[dict[str, float | None]]:
+    """The scores of every validation of a run, with their ``step``, in order; none without validation."""
+    path = Path(folder) / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    told = [json.loads(line) for line in lines if _step(line) < math.inf]
+    return [{"step": line["step"], **{k.removeprefix("valid_"): v for k, v in line.items() if k.startswith("valid_")}}
+            for line in told if any(k.startswith("valid_") for k in line)]
 
 
 def _step(line: str) -> float:

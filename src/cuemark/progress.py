@@ -31,7 +31,7 @@ class Bar:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
-        if _silent():
+        if silent():
             return self
         if sys.stderr.isatty():
             self._rich = Progress(
@@ -60,13 +60,13 @@ class Bar:
             say(f"{self.what}: {self.done}/{self.total} {self._note}".rstrip())
 
 
-def _silent() -> bool:
+def silent() -> bool:
     """Whether another process speaks for this one: of those that torchrun starts, the first does."""
     return os.environ.get("RANK", "0") != "0"
 
 
 def say(line: str) -> None:
     """One plain line for a person, on standard error."""
-    if _silent():
+    if silent():
         return
     print(line, file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -326,6 +327,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         CallError, DataError, ModelError: the recipe or something it names cannot be used.
     """
     out = Path(out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise CallError("a localizer trains in one process; start it without torchrun.")
     if recipe.system not in LOCALIZERS:
         raise unknown("localizer", recipe.system, LOCALIZERS)
     if recipe.data.features is None:

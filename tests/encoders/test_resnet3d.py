@@ -285,3 +285,63 @@ def test_build_by_name_and_by_configuration():
     assert build(SMALL["r3d"]).config == SMALL["r3d"]
     with pytest.raises(CallError, match=r"unknown encoder 'r2plus1d_43'; did you mean 'r2plus1d_34'\? Known: r2plus1d"):
         build("r2plus1d_43")
+
+
+# ------------------------------------------------------------------------------------- activations computed again
+
+
+def step(name: str, recompute: bool, training: bool = True) -> tuple[ResNet3D, Tensor, int]:
+    """A network after a backward pass, its features, and the bytes that it saved for that pass, weights aside."""
+    torch.manual_seed(0)
+    model, x = ResNet3D(SMALL[name]), torch.randn(4, 3, 8, 24, 24)
+    model.recompute = recompute
+    model.train(training)
+    own, saved = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        features = model(x)
+    features.square().mean().backward()
+    return model, features.detach(), sum(saved.values())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", SMALL)
+def test_recomputing_changes_nothing_but_memory(name, training):
+    (plain, features, much), (again, same, little) = step(name, False, training), step(name, True, training)
+    assert torch.equal(features, same)
+    for (key, p), (_, q) in zip(plain.named_parameters(), again.named_parameters(), strict=True):
+        assert p.grad is not None, key
+        assert q.grad is not None, key
+        assert torch.equal(p.grad, q.grad), key
+    state = again.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in plain.state_dict().items())
+    assert {int(v) for k, v in state.items() if k.endswith("tracked")} == {1 if training else 0}
+    assert 0 < little < 0.7 * much
+
+
+def test_statistics_are_where_they_were_after_recomputing():
+    """An optimiser or an average may hold them: the buffers themselves are put back."""
+    torch.manual_seed(0)
+    model = ResNet3D(SMALL["r2plus1d"])
+    model.recompute = True
+    before = {name: (id(buffer), buffer.clone()) for name, buffer in model.named_buffers()}
+    for _ in range(2):
+        model(torch.randn(4, 3, 8, 24, 24)).square().mean().backward()
+    for name, buffer in model.named_buffers():
+        assert id(buffer) == before[name][0]
+        assert not torch.equal(buffer, before[name][1])
+
+
+def test_nothing_is_computed_again_without_gradients():
+    torch.manual_seed(0)
+    model = ResNet3D(SMALL["r2plus1d"])
+    model.recompute = True
+    with torch.no_grad():
+        model(torch.randn(4, 3, 8, 24, 24))
+    assert {int(v) for k, v in model.state_dict().items() if k.endswith("tracked")} == {1}

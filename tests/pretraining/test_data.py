@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from cuemark import training, video
+from cuemark import ranks, training, video
 from cuemark.batch import ClipBatch
 from cuemark.clips import ClipConfig, ClipSet, Sampling
-from cuemark.errors import DataError
+from cuemark.errors import CallError, DataError
 from cuemark.pretraining.clap import VARIANTS
-from cuemark.pretraining.data import ClipData
+from cuemark.pretraining.data import ClipData, _number
 from cuemark.recipe import Recipe
 from cuemark.segments import Segment, Truth, VideoTruth, write_truth
 from cuemark.settings import build
@@ -387,3 +388,69 @@ def test_tsp_asks_for_the_features_it_pools(videos, tmp_path: Path):
     with pytest.raises(DataError, match=r"name a features folder .*\(data\.features\), or set options\.global_feature"):
         training.pretrain(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+# ------------------------------------------------------------------------------------- several processes
+
+
+def of_ranks(monkeypatch: pytest.MonkeyPatch, count: int, draw: Callable[[], list[ClipBatch]]) -> list[list[ClipBatch]]:
+    """What each of ``count`` processes reads; tests/test_ranks.py has real ones."""
+    monkeypatch.setattr(ranks, "count", lambda: count)
+    found = []
+    for rank in range(count):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        found.append(draw())
+    monkeypatch.undo()
+    return found
+
+
+def joined(parts: Sequence[ClipBatch]) -> ClipBatch:
+    return ClipBatch(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(ClipBatch)})
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_the_rows_of_all_ranks_are_the_batch(videos, monkeypatch, count: int, together: int, workers: int):
+    how: dict[str, Any] = {"sampling": Sampling(clips_per_video=together), "workers": workers}
+    alone = list(everything(videos, **how).epoch(1, skip=1))
+    parts = of_ranks(monkeypatch, count, lambda: list(everything(videos, **how).epoch(1, skip=1)))
+    assert {len(part) for part in parts} == {len(alone)}
+    for i, batch in enumerate(alone):
+        assert same(joined([part[i] for part in parts]), batch)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_ranks_share_validation_by_whole_batches(videos, monkeypatch, count: int):
+    """Every clip is judged once, in the company that it has in one process; the last ranks may have nothing to do."""
+    alone = list(everything(videos, training=False).epoch(0))
+    parts = of_ranks(monkeypatch, count, lambda: list(everything(videos, training=False).epoch(0)))
+    assert sorted(len(part) for part in parts)[0] == len(alone) // count
+    for rank, part in enumerate(parts):
+        assert len(part) == len(alone[rank::count])
+        assert all(same(a, b) for a, b in zip(part, alone[rank::count], strict=True))
+
+
+def test_a_batch_that_ranks_cannot_share(videos, monkeypatch):
+    with pytest.raises(CallError, match=r"a batch of 8 cannot be shared evenly by 3 processes; change optim\.batch"):
+        of_ranks(monkeypatch, 3, lambda: list(data(videos).epoch(0)))
+    with pytest.raises(CallError, match="a batch of 5 cannot be shared evenly by 2 processes"):  # all that there are
+        of_ranks(monkeypatch, 2, lambda: list(data(videos, truth={"b": TRUTH["b"]}, batch=32).epoch(0)))
+
+
+def test_sentences_have_the_same_number_in_every_process():
+    """Python's own hash has not."""
+    assert _number("a star bounces") == int(hashlib.blake2b(b"a star bounces", digest_size=8).hexdigest(), 16) // 2
+    assert 0 <= _number("") < 2**63
+    assert len({_number(f"sentence {i}") for i in range(2000)}) == 2000
+
+
+def test_a_batch_is_split_in_order(videos):
+    batch = next(everything(videos).epoch(0))
+    for size, lengths in ((1, [1] * 8), (3, [3, 3, 2]), (8, [8]), (9, [8])):
+        parts = batch.split(size)
+        assert [len(part.clips) for part in parts] == lengths
+        assert same(joined(parts), batch)
+        assert all(part.clips.is_contiguous(memory_format=torch.channels_last_3d) for part in parts)
+    plain = next(data(videos).epoch(0)).split(4)
+    assert [(part.text, part.text_id, part.global_feature) for part in plain] == [(None, None, None)] * 2

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cuemark.cli.shell import SetOption, app, examples, named, screen, tabulated
 from cuemark.errors import CallError
-from cuemark.progress import say
+from cuemark.progress import say, silent
 
 if TYPE_CHECKING:
     from cuemark.loop import Result
@@ -319,12 +319,23 @@ def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -
 
 
 def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> None:
+    if silent():
+        return
     if json:
         print(jsonlib.dumps({"checkpoint": str(path), "steps": result.steps, "losses": result.losses,
                              "validation": result.best, "skipped_updates": result.skipped, "classes": list(classes),
                              "seconds": round(result.seconds, 1)}))
         return
-    shown = ", ".join(f"{k} {v:.3f}" for k, v in (result.best or result.losses).items())
+    from cuemark.loop import validations
+
+    if told := validations(path.parent):
+        names = [name for name in told[0] if name != "step"]
+        kept = (result.best or {}).get("step")
+        screen().print(tabulated(("update", *names, ""), [
+            (str(row["step"]), *(None if row[n] is None else f"{row[n]:.3f}" for n in names),
+             "kept" if row["step"] == kept else "") for row in told], "Validation"))
+    shown = ", ".join(f"{k} {v:.3f}" if k != "step" else f"update {v:g}"
+                      for k, v in (result.best or result.losses).items())
     print(f"{path}: {result.steps} updates, {'validation' if result.best else 'losses'}: {shown}")
 
 

@@ -91,7 +91,7 @@ class ResNet3D(nn.Module):
         self.config = config
         self.dim = config.dim
         self.recompute = False
-        """Whether layers keep no activations but compute them again in the backward pass."""
+        """Whether blocks keep no activations but compute them again in the backward pass."""
         if config.layout == "ig65m":
             norm: Callable[[int], nn.Module] = partial(nn.BatchNorm3d, eps=1e-3, momentum=0.9)
         else:
@@ -119,12 +119,12 @@ class ResNet3D(nn.Module):
         Returns:
             ``(B, dim)`` float32.
         """
-        x = self.stem(clips.contiguous(memory_format=torch.channels_last_3d))
-        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+        x = clips.contiguous(memory_format=torch.channels_last_3d)
+        for part in (self.stem, *self.layer1, *self.layer2, *self.layer3, *self.layer4):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False, context_fn=partial(_twice, layer))
+                x = checkpoint(part, x, use_reentrant=False, context_fn=partial(_twice, part))
             else:
-                x = layer(x)
+                x = part(x)
         return pooled(x, pooling)
 
 
@@ -135,14 +135,17 @@ def _twice(layer: nn.Module) -> tuple[AbstractContextManager[None], AbstractCont
 
 @contextmanager
 def _forgetful(layer: nn.Module) -> Iterator[None]:
+    """Batch norms average into copies meanwhile. (Without statistics at all they would save fewer tensors for the
+    backward pass than the first time, which PyTorch refuses.)"""
     norms = [m for m in layer.modules() if isinstance(m, nn.BatchNorm3d) and m.training]
-    for norm in norms:
-        norm.track_running_stats = False
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)
 
 
 def pooled(x: Tensor, pooling: Pooling) -> Tensor:
