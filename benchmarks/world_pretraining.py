@@ -75,6 +75,7 @@ BEYOND: dict[str, tuple[str, list[str]]] = {
     "CLAP + pairwise sigmoid": ("clap", ["options.pairwise=true"]),
     "CLAP + learned temperature": ("clap", ["options.learn_temperature=true"]),
     "CLAP + same prompt pushed apart": ("clap", ["options.same_text=negative"]),
+    "CLAP + five prompts": ("clap", ["encoder.sampling.prompts=5"]),
     "CLAP + four clips of a video": ("clap", ["encoder.sampling.clips_per_video=4"]),
     "CLAP + background beside actions": ("clap", ["encoder.sampling.near=0.5"]),
 }

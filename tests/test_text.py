@@ -14,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 from cuemark import text
 from cuemark.errors import ModelError
 from cuemark.segments import Segment
-from cuemark.text import MINILM_SHA256, TextEncoder, clip_sentence, closest_caption, minilm, prompt
+from cuemark.text import MINILM_SHA256, PROMPTS, TextEncoder, clip_sentence, closest_caption, minilm, prompt
 
 # ---------------------------------------------------------------------------------------------- sentences
 
@@ -92,6 +92,21 @@ def test_captions_come_with_their_probability_and_prompts_otherwise(p, foregroun
 
 def test_half_is_the_papers_probability():
     assert draws() == draws(p_caption=0.5) != draws(p_caption=0.4)
+
+
+def test_several_prompts_are_drawn_evenly_and_one_draws_no_more():
+    def draw(seed: int, prompts: int) -> str | None:
+        return clip_sentence(0, 1, "jump", False, (), np.random.default_rng(seed), prompts=prompts)
+
+    drawn = [draw(seed, 3) for seed in range(600)]
+    told = {prompt("jump", False, n): drawn.count(prompt("jump", False, n)) for n in range(3)}
+    assert sum(told.values()) == 600
+    assert all(150 < n < 250 for n in told.values())
+    a, b = np.random.default_rng(0), np.random.default_rng(0)
+    assert clip_sentence(0, 1, "jump", True, (), a) == "foreground of jump"
+    b.random()
+    assert a.random() == b.random()
+    assert len({prompt("jump", inside, n) for n in range(len(PROMPTS)) for inside in (True, False)}) == 2 * len(PROMPTS)
 
 
 def test_without_an_overlapping_caption_the_prompt_is_certain():

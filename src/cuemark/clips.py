@@ -113,6 +113,8 @@ class Sampling:
     """Probability of a mirrored clip in training (TSP's release)."""
     p_caption: float = 0.5
     """Probability of the closest dense caption in place of the prompt (CLAP section 3.2)."""
+    prompts: int = 1
+    """Prompts that are drawn from, of those in :data:`cuemark.text.PROMPTS`; the paper has one."""
     clips_per_video: int = 1
     """Clips of one video that follow each other in an epoch's order. 1 mixes freely; more lets a batch read a video
     once for several clips, at the price of batches with fewer videos."""
@@ -133,8 +135,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name, low, high in (("clips_per_region", 1, None), ("min_background", 0, None), ("flip", 0, 1),
-                                ("p_caption", 0, 1), ("clips_per_video", 1, None), ("ignore", 0, None),
-                                ("near", 0, 1)):
+                                ("p_caption", 0, 1), ("prompts", 1, None), ("clips_per_video", 1, None),
+                                ("ignore", 0, None), ("near", 0, 1)):
             within(f"sampling.{name}", getattr(self, name), low, high)
         if self.reach is not None:
             within("sampling.reach", self.reach, 0)

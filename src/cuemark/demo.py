@@ -94,7 +94,7 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
     step("writing the report", write_report, out / "report.html", unseen, runs,
          title="cuemark demo: encoders that feel time",
          summary=SUMMARY.format(training=len(truth["training"]), testing=len(unseen), seed=seed),
-         videos={v: made.videos[v] for v in unseen}, steps=steps,
+         videos={v: made.videos[v] for v in unseen}, steps=steps, training=truth["training"],
          notes=[("What this is", NOTE),
                 ("Ask it yourself", f"cuemark localize VIDEO --model {out}/gtad_{best}/{LOCALIZER_FILE}")])
     _tell_scores(scores, steps, time.monotonic() - began)

@@ -33,13 +33,23 @@ from cuemark.segments import Segment, read_json
 # ---------------------------------------------------------------------------------------------- sentences
 
 
-def prompt(label: str, foreground: bool) -> str:
-    """The synthetic sentence of a clip (CLAP, section 3.2).
+PROMPTS = (
+    ("foreground of {}", "background of {}"),
+    ("{} is going on", "{} is not going on"),
+    ("a clip of {}", "a clip from beside {}"),
+    ("during {}", "before or after {}"),
+    ("this shows {}", "this does not show {}, but where it happens"),
+)
+"""What is said of a clip inside an action, and of one outside: the paper's words first, the others are ours."""
+
+
+def prompt(label: str, foreground: bool, number: int = 0) -> str:
+    """The synthetic sentence of a clip (CLAP, section 3.2), in words number ``number`` of :data:`PROMPTS`.
 
     >>> prompt("Long jump", foreground=False)
     'background of Long jump'
     """
-    return f"{'foreground' if foreground else 'background'} of {label}"
+    return PROMPTS[number][0 if foreground else 1].format(label)
 
 
 def closest_caption(start: float, end: float, captions: Sequence[Segment]) -> Segment | None:
@@ -73,6 +83,7 @@ def clip_sentence(
     rng: np.random.Generator,
     p_caption: float = 0.5,
     background_captions: bool = True,
+    prompts: int = 1,
 ) -> str | None:
     """Draw the sentence of one clip for this step of training (CLAP, section 3.2).
 
@@ -85,19 +96,21 @@ def clip_sentence(
         label: the action that the clip shows, or beside which it is background.
         foreground: whether the clip lies inside the action.
         captions: dense captions of the same video.
-        rng: one number is drawn from it for every call, whatever the answer.
+        rng: one number is drawn from it for every call, whatever the answer, and another with several prompts.
         p_caption: 0 never looks at captions (the paper's (clip) and (mask) variants).
         background_captions: False gives background clips no caption (the paper's dagger).
+        prompts: one of the first so many of :data:`PROMPTS` is drawn; the paper has one.
 
     Returns:
         The sentence, or None for a clip that has neither.
     """
     drawn = rng.random() < p_caption
+    number = int(rng.integers(prompts)) if prompts > 1 else 0
     allowed = p_caption > 0 and (foreground or background_captions)
     caption = closest_caption(start, end, captions) if allowed and (drawn or label is None) else None
     if caption is not None:
         return caption.sentence
-    return None if label is None else prompt(label, foreground)
+    return None if label is None else prompt(label, foreground, number)
 
 
 # ---------------------------------------------------------------------------------------------- where the weights are

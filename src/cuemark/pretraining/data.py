@@ -13,9 +13,9 @@ import torch
 from cuemark import ranks
 from cuemark.batch import ClipBatch, normalised
 from cuemark.clips import Clip, ClipSet, ahead
-from cuemark.errors import DataError
+from cuemark.errors import DataError, within
 from cuemark.segments import Segment
-from cuemark.text import TextEncoder, clip_sentence
+from cuemark.text import PROMPTS, TextEncoder, clip_sentence
 
 
 @dataclass
@@ -42,6 +42,7 @@ class ClipData:
     def __post_init__(self) -> None:
         self._class = {name: i for i, name in enumerate(self.classes)}
         self.batch = min(self.batch, len(self.clips))
+        within("sampling.prompts", self.clips.sampling.prompts, 1, len(PROMPTS))
         if self.global_features is not None:
             missing = [v for v in self.clips.truth if v not in self.global_features]
             if missing:
@@ -81,7 +82,7 @@ class ClipData:
         region = clip.region
         return clip_sentence(
             clip.start, clip.end, region.near, region.foreground, self.captions.get(region.video, ()), rng,
-            self.clips.sampling.p_caption, self.background_captions,
+            self.clips.sampling.p_caption, self.background_captions, self.clips.sampling.prompts,
         )
 
     def _collate(self, drawn: Sequence[tuple[Clip, str | None]]) -> ClipBatch:
