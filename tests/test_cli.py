@@ -276,6 +276,21 @@ def test_extract(cuemark, encoder, tiny_world, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_extract_in_other_ways(cuemark, encoder, tiny_world, tmp_path):
+    video, out = tiny_world.videos["trimmed_0000"], tmp_path / "out"
+    ended = cuemark("extract", video, "--encoder", encoder, "--out", out, "--crops", 3, "--pooling", "max", "--half",
+                    "--fps", 10, "--bf16", "--workers", 1, "--device", "cpu", "--batch", 6)
+    assert ended.status == 0
+    meta = FeatureFolder.open(out).meta
+    assert (meta["crops"], meta["pooling"], meta["dtype"], meta["precision"], meta["clip"]["fps"]) == (
+        3, "max", "float16", "bf16", 10.0)
+    assert "PyTorch sees" in complaint(
+        cuemark("extract", video, "--encoder", encoder, "--out", tmp_path / "gpu", "--device", "cuda:7"), 2)
+    assert "is no device" in complaint(
+        cuemark("extract", video, "--encoder", encoder, "--out", tmp_path / "gpu", "--device", "tpo"), 2)
+    assert not (tmp_path / "gpu").exists()
+
+
 def test_extract_two_videos_of_one_name(cuemark, encoder, tiny_world, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -448,7 +463,31 @@ def test_pretrain_and_train(cuemark, tiny_world, tiny_features, tmp_path):
                *(f"options.{k}={v}" for k, v in SMALL_GTAD.items())]
     ended = cuemark("train", "world_gtad", "--out", tmp_path / "gtad", *(w for c in changes for w in ("--set", c)))
     assert ended.status == 0
-    assert ended.out.startswith(f"{tmp_path / 'gtad' / 'localizer.safetensors'}: 2 updates, validation: score ")
+    *table, last = ended.out.splitlines()
+    assert last.startswith(f"{tmp_path / 'gtad' / 'localizer.safetensors'}: 2 updates, validation: score ")
+    assert table[0].startswith("Validation")
+    assert "kept" in table[-2]
+
+
+def test_pretrain_on_own_data(cuemark, tiny_world, tmp_path):
+    """Labels as somebody has them, no recipe: one is made, said and kept."""
+    videos, labels, out = tiny_world.folder / "videos", tmp_path / "labels.csv", tmp_path / "own"
+    cuemark("convert", tiny_world.folder / "truth.json", "--to", "csv", "--out", labels)
+    changes = ["encoder.network.width=4", "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4",
+               "optim.steps=2", "validate_every=1"]
+    words = ["pretrain", "--videos", videos, "--annotations", labels, "--objective", "tsp", "--out", out,
+             *(w for c in changes for w in ("--set", c))]
+    ended = cuemark(*words, "--json")
+    assert ended.status == 0
+    assert json.loads(ended.out)["steps"] == 2
+    assert "is in format csv" in ended.err
+    assert "warning: " in ended.err
+    assert f"the recipe is {out / 'recipe.toml'}" in ended.err
+    again = cuemark("pretrain", out / "recipe.toml", "--out", tmp_path / "again", "--json")
+    assert (tmp_path / "again" / "encoder.safetensors").read_bytes() == (out / "encoder.safetensors").read_bytes()
+    assert again.status == 0
+    assert "without a recipe" in complaint(cuemark("pretrain", "world_tac", "--videos", videos, "--out", out), 2)
+    assert "--annotations" in complaint(cuemark("pretrain", "--videos", videos, "--out", out), 2)
 
 
 # ---------------------------------------------------------------------------------------------- how it ends
