@@ -31,7 +31,8 @@ import numpy as np
 from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import VideoError
-from cuemark.extraction import ExtractConfig, FeatureFolder, extract
+from cuemark.extraction import ExtractConfig, extract
+from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import detection

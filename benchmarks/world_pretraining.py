@@ -43,7 +43,8 @@ from cuemark.clips import cut
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder, encode
 from cuemark.errors import CuemarkError
-from cuemark.extraction import ExtractConfig, FeatureFolder, extract
+from cuemark.extraction import ExtractConfig, extract
+from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.localization import load, localize_features
 from cuemark.metrics.detection import detection

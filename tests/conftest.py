@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from cuemark.datasets.world import World
     from cuemark.encoders.video_encoder import VideoEncoder
-    from cuemark.extraction import FeatureFolder
+    from cuemark.feature_folder import FeatureFolder
     from cuemark.localizers.trained import TrainedLocalizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -121,7 +121,8 @@ def tiny_encoder() -> VideoEncoder:
 def tiny_features(tiny_world: World, tiny_encoder: VideoEncoder, tmp_path_factory: pytest.TempPathFactory
                   ) -> FeatureFolder:
     """What ``tiny_encoder`` sees of the untrimmed videos of ``tiny_world``, every 4 frames."""
-    from cuemark.extraction import ExtractConfig, FeatureFolder, extract
+    from cuemark.extraction import ExtractConfig, extract
+    from cuemark.feature_folder import FeatureFolder
 
     folder = tmp_path_factory.mktemp("tiny_features")
     videos = {v: p for v, p in tiny_world.videos.items() if tiny_world.truth[v].subset != "trimmed"}

@@ -19,8 +19,8 @@ from conftest import SMALL_GTAD, complaint
 
 from cuemark import cli, video
 from cuemark.cli import main
-from cuemark.extraction import FeatureFolder
 from cuemark.feature_files import read_global, verify
+from cuemark.feature_folder import FeatureFolder
 from cuemark.localization import localize
 from cuemark.localizers import build
 from cuemark.segments import read_predictions, read_truth, write_predictions

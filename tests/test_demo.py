@@ -13,7 +13,7 @@ from cuemark.cli import main
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import DataError
-from cuemark.extraction import FeatureFolder
+from cuemark.feature_folder import FeatureFolder
 from cuemark.recipe import Recipe, load_recipe
 from cuemark.segments import read_predictions, subset
 

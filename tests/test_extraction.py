@@ -24,19 +24,13 @@ import pytest
 import torch
 from conftest import make_encoder
 
-from cuemark import extraction, folders, video
+from cuemark import extraction, feature_folder, folders, video
 from cuemark.batch import normalised
 from cuemark.checkpoint import software
 from cuemark.encoders.video_encoder import VideoEncoder, encode
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.extraction import (
-    ExtractConfig,
-    FeatureFolder,
-    extract,
-    failures,
-    features_of,
-    global_features,
-)
+from cuemark.extraction import ExtractConfig, extract, features_of
+from cuemark.feature_folder import FeatureFolder, failures, global_features
 from cuemark.folders import LOCK, locked
 from cuemark.grid import Features, Grid
 
@@ -493,12 +487,12 @@ def nothing_left(out: Path) -> Iterator[None]:
 
 SERVER = """
 import json, os, signal, sys, time, traceback
-from cuemark import extraction, folders
+from cuemark import extraction, feature_folder, folders
 from cuemark.encoders.video_encoder import VideoEncoder
 encoder, videos = VideoEncoder.load(sys.argv[1]), json.loads(sys.argv[2])
 folders.PATIENCE = 0  # a kill frees the lock at once
 for line in sys.stdin:
-    out, extraction.SECONDS_BETWEEN_MANIFESTS, delay = json.loads(line)
+    out, feature_folder.SECONDS_BETWEEN_MANIFESTS, delay = json.loads(line)
     began = time.monotonic()
     child = os.fork()
     if not child:
@@ -588,7 +582,7 @@ def test_a_full_disk(films, tiny_encoder, tmp_path, monkeypatch, name, call):
     with nothing_left(out):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, full)
-            patch.setattr(extraction, "SECONDS_BETWEEN_MANIFESTS", 0.0)
+            patch.setattr(feature_folder, "SECONDS_BETWEEN_MANIFESTS", 0.0)
             with pytest.raises(DataError, match=r"out' cannot be written \(No space left on device\); free some space "
                                                 "and run the same again: it goes on with what is missing"):
                 extract(films, tiny_encoder, out, ExtractConfig(4), workers=2)

@@ -23,7 +23,6 @@ from conftest import SMALL_GTAD, shared
 from cuemark import feature_files
 from cuemark.checkpoint import software
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError
-from cuemark.extraction import FeatureFolder, failures, global_features
 from cuemark.feature_files import (
     Problem,
     actionformer,
@@ -36,6 +35,7 @@ from cuemark.feature_files import (
     verify,
     write_global,
 )
+from cuemark.feature_folder import FeatureFolder, failures, global_features
 from cuemark.folders import LOCK
 from cuemark.grid import Features, Grid
 from cuemark.recipe import load_recipe
@@ -390,7 +390,7 @@ def test_what_cannot_be_merged(tmp_path):
 
 KILLED_MERGE = """
 import os, shutil, signal, sys
-from cuemark import extraction, feature_files
+from cuemark import feature_files, feature_folder
 where, out, *folders = sys.argv[1:]
 count = 0
 def dying(name, real):
@@ -409,7 +409,7 @@ if where == "linking":
 elif where == "copying":
     shutil.copyfileobj = dying(where, shutil.copyfileobj)
 else:
-    extraction.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    feature_folder.write_json = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 feature_files.merge(folders, out, copy=where == "copying")
 """
 

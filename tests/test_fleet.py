@@ -205,8 +205,8 @@ import sys, time
 sys.path[:] = {sys.path!r}
 from pathlib import Path
 from conftest import make_encoder
-from cuemark import extraction, fleet
-extraction.SECONDS_BETWEEN_MANIFESTS = 0
+from cuemark import extraction, feature_folder, fleet
+feature_folder.SECONDS_BETWEEN_MANIFESTS = 0
 encoder = make_encoder(0)
 def slowly(*_):
     time.sleep(0.3)

@@ -21,8 +21,9 @@ from cuemark.datasets import FORMATS
 from cuemark.datasets.world import World
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.extraction import ExtractConfig, FeatureFolder, extract, features_of, global_features
+from cuemark.extraction import ExtractConfig, extract, features_of
 from cuemark.feature_files import write_global
+from cuemark.feature_folder import FeatureFolder, global_features
 from cuemark.localizers.trained import TrainedLocalizer, predict
 from cuemark.loop import Result
 from cuemark.recipe import Data, Recipe, load_recipe

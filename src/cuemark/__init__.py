@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cuemark.encoders.video_encoder import VideoEncoder
     from cuemark.errors import CuemarkError
     from cuemark.evaluation import compare, evaluate
-    from cuemark.extraction import FeatureFolder, extract
+    from cuemark.extraction import extract
+    from cuemark.feature_folder import FeatureFolder
     from cuemark.grid import Features, Grid
     from cuemark.localization import load, localize, localize_all
     from cuemark.recipe import load_recipe
@@ -38,7 +39,7 @@ _HOME = {
     "VideoEncoder": "encoders.video_encoder",
     "CuemarkError": "errors",
     "compare": "evaluation", "evaluate": "evaluation",
-    "FeatureFolder": "extraction", "extract": "extraction",
+    "FeatureFolder": "feature_folder", "extract": "extraction",
     "Features": "grid", "Grid": "grid",
     "load": "localization", "localize": "localization", "localize_all": "localization",
     "load_recipe": "recipe",

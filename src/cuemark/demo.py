@@ -26,7 +26,8 @@ from rich.table import Table
 
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.extraction import ExtractConfig, FeatureFolder, extract
+from cuemark.extraction import ExtractConfig, extract
+from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import DetectionScore, detection

@@ -43,7 +43,8 @@ import numpy as np
 from cuemark.checkpoint import software
 from cuemark.clips import ClipConfig, clip_count
 from cuemark.errors import CallError, DataError, unknown, within
-from cuemark.extraction import FAILED, MANIFEST, USUAL, Book, Extraction, FeatureFolder, failures
+from cuemark.extraction import Extraction
+from cuemark.feature_folder import FAILED, MANIFEST, USUAL, Book, FeatureFolder, failures
 from cuemark.folders import LOCK, sweep
 from cuemark.grid import Grid
 from cuemark.progress import Bar, say
@@ -149,7 +150,7 @@ def actionformer(folder: str | Path) -> dict[str, Any]:
     counts rows). ``default_fps`` is None where each video has its own rate: the truth file then has to say ``fps``.
 
     Raises:
-        DataError: see :meth:`~cuemark.extraction.FeatureFolder.open`; or the description lacks something.
+        DataError: see :meth:`~cuemark.feature_folder.FeatureFolder.open`; or the description lacks something.
     """
     opened = FeatureFolder.open(folder)
     _required(opened.folder, opened.meta)
@@ -824,8 +825,8 @@ def write_global(path: str | Path, features: Mapping[str, np.ndarray]) -> None:
     """Write global video features as TSP's region head reads them: ``(C,)`` float32, gzip 9; atomically.
 
     Args:
-        features: video, or its file's name, -> ``(C,)``, such as :func:`~cuemark.extraction.global_features` gives. The
-            key in the file is the name without folders, up to its first dot.
+        features: video, or its file's name, -> ``(C,)``, such as :func:`~cuemark.feature_folder.global_features` gives.
+            The key in the file is the name without folders, up to its first dot.
 
     Raises:
         DataError: nothing to write, two videos with one key, vectors of different widths, or NaN.

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cuemark.errors import CuemarkError, ModelError
-from cuemark.extraction import FeatureFolder, features_of
+from cuemark.extraction import features_of
+from cuemark.feature_folder import FeatureFolder
 from cuemark.localizers.trained import TrainedLocalizer, predict
 from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment

@@ -28,8 +28,8 @@ from typing import Any
 from cuemark.clips import ClipConfig, Sampling
 from cuemark.encoders.resnet3d import Config as NetworkConfig
 from cuemark.errors import DataError
-from cuemark.extraction import read_back
 from cuemark.loop import Optim
+from cuemark.segments import plain
 from cuemark.settings import build, override
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -94,7 +94,7 @@ class Recipe:
     """Write for TensorBoard too (``pip install "cuemark[track]"``)."""
 
     def to_json(self) -> dict[str, Any]:
-        return read_back(asdict(self))
+        return plain(asdict(self))
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: all but how it is worked at."""

@@ -33,7 +33,7 @@ from cuemark import analysis, floors
 from cuemark.conversion import predictions_of, truth_of
 from cuemark.errors import CallError, CuemarkError, unknown
 from cuemark.evaluation import split
-from cuemark.extraction import FeatureFolder
+from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
 from cuemark.metrics.detection import TIOUS, DetectionScore, detection
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, labels_of, replacing, times, tiou

@@ -376,6 +376,13 @@ def replacing(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         raise
 
 
+def plain(value: Any) -> Any:
+    """``value`` as it looks after a trip through JSON (tuples become lists)."""
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
 def write_json(path: str | Path, data: Any) -> None:
     """Write JSON atomically. NaN is refused: it is not JSON."""
     with replacing(path) as file:

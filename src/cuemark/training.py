@@ -29,8 +29,8 @@ from cuemark.encoders import weights
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, DataError, ModelError, unknown
-from cuemark.extraction import USUAL, FeatureFolder, global_features
 from cuemark.feature_files import HDF5_ENDINGS, read_global
+from cuemark.feature_folder import USUAL, FeatureFolder, global_features
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer

@@ -392,7 +392,7 @@ def analyze(features: list[str], *, truth: Truth_, train: list[str] | None = Non
     """
     from cuemark import analysis
     from cuemark.conversion import truth_of
-    from cuemark.extraction import FeatureFolder
+    from cuemark.feature_folder import FeatureFolder
     from cuemark.pictures import plot_distances, plot_similarity
     from cuemark.progress import Bar
     from cuemark.segments import subset, write_json

@@ -283,8 +283,8 @@ def gvf(features: Path, *, out: Path, pooling: Literal["max", "mean"] = "max") -
     pooling
         Over time; the recipe's options.global_feature says the same.
     """
-    from cuemark.extraction import FeatureFolder, global_features
     from cuemark.feature_files import HDF5_ENDINGS, write_global
+    from cuemark.feature_folder import FeatureFolder, global_features
 
     if out.suffix.lower() not in HDF5_ENDINGS:
         raise CallError(f"'{out}' would not be known as HDF5 by training; give it a name that ends in .h5.")
@@ -390,6 +390,7 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     from cuemark import extraction, fleet, video
     from cuemark.conversion import truth_of
     from cuemark.encoders import weights
+    from cuemark.feature_folder import FAILED
     from cuemark.localization import by_name
 
     config = extraction.ExtractConfig(stride, fps, crops, pooling, bf16, backend, "float16" if half else "float32",
@@ -413,7 +414,7 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
                              "clips": result.clips, "seconds": round(result.seconds, 2)}))
     else:
         print(f"{out}: {len(result.done)} videos extracted, {len(result.skipped)} were there, "
-              f"{len(result.failed)} failed{f' (see {out / extraction.FAILED})' if result.failed else ''}")
+              f"{len(result.failed)} failed{f' (see {out / FAILED})' if result.failed else ''}")
     return 1 if result.failed else 0
 
 

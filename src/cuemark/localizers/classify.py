@@ -16,12 +16,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cuemark.batch import Batch
 from cuemark.errors import CallError, ModelError
 from cuemark.nn.maps import span_mean
 from cuemark.segments import Segment
+
+NAMES = ("localizer", "encoder", "none")
+"""Where a localizer's class names can come from."""
 
 
 class SpanClassifier(nn.Module):
@@ -64,6 +70,84 @@ class SpanClassifier(nn.Module):
         self.requires_grad_(False)
         self.linear.weight.copy_(weight.detach())
         self.linear.bias.copy_(bias.detach())
+
+
+def classifier(names: str, dim: int, classes: Sequence[str]) -> SpanClassifier | None:
+    """What a localizer names with: nothing, a layer to be learned, or one that waits for the encoder's class head.
+
+    Args:
+        names: one of :data:`NAMES`.
+        dim: width of the features.
+    """
+    if names == "none" or not classes:
+        return None
+    layer = SpanClassifier(dim, len(classes))
+    return layer.empty() if names == "encoder" else layer
+
+
+def name_by(layer: SpanClassifier | None, names: str, labels: Sequence[str], weight: Tensor, bias: Tensor,
+            classes: Sequence[str] | None = None) -> None:
+    """Fill a localizer's ``layer`` with the video encoder's linear class head.
+
+    Args:
+        names: the localizer's setting, one of :data:`NAMES`.
+        labels: the localizer's classes.
+        weight: ``(classes, C)``.
+        bias: ``(classes,)``.
+        classes: the head's labels in its order, among them all of ``labels``; by default ``labels``.
+
+    Raises:
+        CallError: the localizer learns its own names, or has none.
+        ModelError: the head does not know all labels, or was made for other features.
+    """
+    if layer is None or names != "encoder":
+        raise CallError(f"a localizer with names = '{names}' and {len(labels)} classes cannot take an encoder's class "
+                        "head; build it with names = 'encoder' and that head's classes.")
+    if classes is not None:
+        place = {label: i for i, label in enumerate(classes)}
+        missing = [label for label in labels if label not in place]
+        if missing:
+            raise ModelError(f"the encoder's class head does not know '{missing[0]}' ({len(missing)} of the "
+                             f"localizer's {len(labels)} classes); pre-train it on these classes, or use "
+                             "names = 'localizer'.")
+        order = [place[label] for label in labels]
+        weight, bias = weight[order], bias[order]
+    layer.fill(weight, bias)
+
+
+def named(proposals: Sequence[tuple[np.ndarray, np.ndarray]], batch: Batch, layer: SpanClassifier | None,
+          logits: Tensor | None, labels: Sequence[str], top: int) -> list[list[Segment]]:
+    """Proposals of each row as segments in seconds inside the video, each with its ``top`` best names, best first.
+
+    Args:
+        proposals: for each row ``(n, 2)`` spans in positions and ``(n,)`` scores.
+        layer: what named; None leaves them without a label.
+        logits: ``(B, T, K)`` from that layer.
+        labels: the localizer's classes.
+
+    Raises:
+        ModelError: the names should come from an encoder that was never given (:func:`name_by`).
+    """
+    if layer is not None and not layer.linear.weight.requires_grad and not layer.filled:
+        raise ModelError("this localizer names by the video encoder's class head but was never given one; call "
+                         "name_by(weight, bias), or build it with names = 'none'.")
+    answers = []
+    for row, (spans, score) in enumerate(proposals):
+        seconds = np.clip(batch.grids[row].seconds(spans), 0.0, batch.durations[row])
+        inside = seconds[:, 1] > seconds[:, 0]
+        spans, score, seconds = spans[inside], score[inside], seconds[inside]
+        names: list[str | None] = [None] * len(score)
+        if layer is not None and logits is not None:
+            at = torch.from_numpy(spans).to(logits.device)
+            rows = torch.full((len(at),), row, device=at.device)
+            best, index = span_scores(logits, rows, at).topk(min(top, len(labels)), dim=1)
+            seconds = seconds.repeat(best.shape[1], axis=0)
+            score = (score[:, None] * best.cpu().numpy()).ravel()
+            names = [labels[i] for i in index.ravel().tolist()]
+        order = np.argsort(-score, kind="stable")
+        answers.append([Segment(a, b, names[i], s)
+                        for i, (a, b), s in zip(order, seconds[order].tolist(), score[order].tolist())])
+    return answers
 
 
 def span_scores(logits: Tensor, rows: Tensor, spans: Tensor) -> Tensor:

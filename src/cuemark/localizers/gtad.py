@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,25 +48,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch
-from cuemark.errors import CallError, DataError, ModelError, unknown
-from cuemark.grid import Features, Grid
-from cuemark.localizers.classify import SpanClassifier, span_loss, span_scores
-from cuemark.nn import losses
+from cuemark.errors import CallError, unknown
+from cuemark.grid import Features
+from cuemark.localizers.classify import NAMES, SpanClassifier, classifier, name_by, named, span_loss
+from cuemark.nn import spans
 from cuemark.nn.graph import GCNeXt, gather
-from cuemark.nn.maps import (
-    SparseMap,
-    boundary_targets,
-    cells,
-    conv_then_sample,
-    extended_span_table,
-    iou_map,
-    valid_cells,
-)
+from cuemark.nn.maps import SparseMap, cells, conv_then_sample, extended_span_table, on_map, valid_cells
 from cuemark.nn.nms import soft_nms
 from cuemark.segments import Segment, times
-
-SPANS = ("video", "windows")
-NAMES = ("localizer", "encoder", "none")
 
 
 @dataclass(frozen=True)
@@ -133,8 +122,8 @@ class Config:
     """Every proposal is emitted with this many best classes."""
 
     def __post_init__(self) -> None:
-        if self.span not in SPANS:
-            raise unknown("span", self.span, SPANS)
+        if self.span not in spans.SPANS:
+            raise unknown("span", self.span, spans.SPANS)
         if self.names not in NAMES:
             raise unknown("source of names", self.names, NAMES)
         for name in ("positions", "durations", "h1d", "h2d", "h3d", "input_groups", "width", "groups", "neighbours",
@@ -157,23 +146,6 @@ class Config:
         """The release's settings for THUMOS14. (Its factor 10 falls on the classification term.)"""
         return cls(span="windows", positions=256, durations=64, inner_bins=16, context_bins=16, head_kernel=3,
                    anchor_right=0.5, regression_weight=1.0, confidence_weight=10.0, peaks=False, sigma=0.46, keep=200)
-
-
-class Targets(NamedTuple):
-    """What the network should answer for a batch."""
-
-    start: Tensor
-    """``(B, T)`` in [0, 1]."""
-    end: Tensor
-    """``(B, T)`` in [0, 1]."""
-    iou: Tensor
-    """``(B, D, T)`` in [0, 1]."""
-    rows: Tensor
-    """``(n,)``: which sequence each span with a known name belongs to."""
-    spans: Tensor
-    """``(n, 2)`` positions."""
-    labels: Tensor
-    """``(n,)`` class indices."""
 
 
 class GTAD(nn.Module):
@@ -226,11 +198,7 @@ class GTAD(nn.Module):
         d, s = cells(c.positions, c.durations).T
         self.register_buffer("_cell", torch.from_numpy(d * c.positions + s), persistent=False)
 
-        self.names: SpanClassifier | None = None
-        if c.names != "none" and self.classes:
-            self.names = SpanClassifier(dim, len(self.classes))
-            if c.names == "encoder":
-                self.names.empty()
+        self.names: SpanClassifier | None = classifier(c.names, dim, self.classes)
 
     def name_by(self, weight: Tensor, bias: Tensor, classes: Sequence[str] | None = None) -> None:
         """Name proposals by the video encoder's linear class head (``config.names = "encoder"``).
@@ -244,19 +212,7 @@ class GTAD(nn.Module):
             CallError: the localizer learns its own names, or has none.
             ModelError: the head does not know all labels, or was made for other features.
         """
-        if self.names is None or self.config.names != "encoder":
-            raise CallError(f"a localizer with names = '{self.config.names}' and {len(self.classes)} classes cannot "
-                            "take an encoder's class head; build it with names = 'encoder' and that head's classes.")
-        if classes is not None:
-            place = {label: i for i, label in enumerate(classes)}
-            missing = [label for label in self.classes if label not in place]
-            if missing:
-                raise ModelError(f"the encoder's class head does not know '{missing[0]}' ({len(missing)} of the "
-                                 f"localizer's {len(self.classes)} classes); pre-train it on these classes, or use "
-                                 "names = 'localizer'.")
-            order = [place[label] for label in self.classes]
-            weight, bias = weight[order], bias[order]
-        self.names.fill(weight, bias)
+        name_by(self.names, self.config.names, self.classes, weight, bias, classes)
 
     # ------------------------------------------------------------------------------------------------- network
 
@@ -266,20 +222,7 @@ class GTAD(nn.Module):
         Raises:
             DataError: the features have no row, or their video no length.
         """
-        if not (features.grid.count and features.duration > 0):
-            raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
-                            "localized in; extract them again, or leave the video out.")
-        size, grid = self.config.positions, features.grid
-        if self.config.span == "video":
-            return [features.resample(size)]
-        stride = max(size // 2, 1)
-        last = max(math.ceil((grid.count - size) / stride), 0) * stride
-        pieces = []
-        for first in range(0, last + 1, stride):
-            data = features.data[first:first + size]
-            pieces.append(Features(data, Grid(grid.seconds(first), grid.step, len(data), grid.window),
-                                   features.duration))
-        return pieces
+        return spans.views(features, self.config.positions, self.config.span)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Probabilities and logits by name; shorter sequences are padded to T, and their padding means nothing.
@@ -291,7 +234,7 @@ class GTAD(nn.Module):
         Raises:
             ModelError: the features are wider or narrower than the network's, or longer than T.
         """
-        features, mask = self._padded(batch)
+        features, mask = spans.padded(batch, self.config.positions, self.dim)
         x, keep = features.transpose(1, 2), mask[:, None]
         base, _ = self.base_graph(F.relu(self.base(x)), mask)
         start = self.start(self.start_graph(base, mask)[0])[:, 0]
@@ -300,56 +243,34 @@ class GTAD(nn.Module):
         nodes, neighbours = self.map_graph(base, mask)
         around = gather(nodes, neighbours).mean(dim=3) * keep
         # in place: a fresh (B, N, h3d) costs more than the sums themselves
-        spans = (conv_then_sample(nodes, self.inner, self.sample_inner)
-                 .add_(conv_then_sample(around, self.context, self.sample_context)).add_(self.sampled_bias).relu_())
-        spans = F.relu(self.squeeze(spans))  # (B, N, h2d)
+        sampled = (conv_then_sample(nodes, self.inner, self.sample_inner)
+                   .add_(conv_then_sample(around, self.context, self.sample_context)).add_(self.sampled_bias).relu_())
+        found = F.relu(self.squeeze(sampled))  # (B, N, h2d)
         inside = valid_cells(mask.sum(dim=1), self.config.durations, self.config.positions)[:, None]
         if self.config.head_kernel == 1:
             for layer in self.head:
-                spans = F.relu(layer(spans))
+                found = F.relu(layer(found))
         else:
-            cube = self._cube(spans) * inside
+            cube = self._cube(found) * inside
             for layer in self.head:
                 cube = F.relu(layer(cube)) * inside
-            spans = cube.flatten(2)[:, :, self._cell].transpose(1, 2)
+            found = cube.flatten(2)[:, :, self._cell].transpose(1, 2)
         out = {"start": start.float().sigmoid(), "end": end.float().sigmoid(),
-               "map": self._cube(self.confidence(spans).float().sigmoid()) * inside}
+               "map": self._cube(self.confidence(found).float().sigmoid()) * inside}
         if self.names is not None:
             out["class"] = self.names(features)
         return out
 
     # ------------------------------------------------------------------------------------------------- training
 
-    def targets(self, batch: Batch) -> Targets:
+    def targets(self, batch: Batch) -> spans.Targets:
         """Truth in seconds to what the network should answer. Truth is cut to each row's grid.
 
         Raises:
             CallError: the batch has no truth.
         """
-        if batch.truth is None:
-            raise CallError("a loss needs truth; collate the batch with its annotated segments.")
-        c, lengths = self.config, _lengths(batch)
-        indices = {name: i for i, name in enumerate(self.classes)}
-        starts, ends, ious = [], [], []
-        rows: list[int] = []
-        labels: list[int] = []
-        spans = [np.zeros((0, 2))]
-        for row, (grid, truth) in enumerate(zip(batch.grids, batch.truth, strict=True)):
-            at = grid.position(times(truth)).clip(0, lengths[row])
-            real = at[:, 1] > at[:, 0]
-            boundaries = boundary_targets(at[real], c.positions, (c.anchor_left, c.anchor_right))
-            starts.append(boundaries[0])
-            ends.append(boundaries[1])
-            ious.append(iou_map(at[real], c.durations, c.positions))
-            named = [i for i, s in enumerate(truth) if real[i] and s.label in indices]
-            spans.append(at[named])
-            rows += [row] * len(named)
-            labels += [indices[str(truth[i].label)] for i in named]
-        device = batch.features.device
-        start, end, iou = (torch.from_numpy(np.stack(a)).to(device) for a in (starts, ends, ious))
-        return Targets(start, end, iou, torch.tensor(rows, dtype=torch.int64, device=device),
-                       torch.from_numpy(np.concatenate(spans)).float().to(device),
-                       torch.tensor(labels, dtype=torch.int64, device=device))
+        c = self.config
+        return spans.targets(batch, c.positions, c.durations, self.classes, (c.anchor_left, c.anchor_right))
 
     def loss(self, out: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """``"boundary"``, ``"regression"``, ``"confidence"`` and, for learned names, ``"naming"``; weighted scalars.
@@ -358,15 +279,12 @@ class GTAD(nn.Module):
         deterministic function of its inputs.
         """
         c, target = self.config, self.targets(batch)
-        _, mask = self._padded(batch)
-        inside = valid_cells(mask.sum(dim=1), c.durations, c.positions)
+        _, mask = spans.padded(batch, c.positions, self.dim)
         generator = None if self.training else torch.Generator().manual_seed(0)
-        boundary = (losses.boundary_loss(out["start"], target.start, mask)
-                    + losses.boundary_loss(out["end"], target.end, mask))
-        regression = losses.iou_regression_loss(out["map"][:, 0], target.iou, inside, generator)
-        confidence = losses.iou_classification_loss(out["map"][:, 1], target.iou, inside)
-        result = {"boundary": c.boundary_weight * boundary, "regression": c.regression_weight * regression,
-                  "confidence": c.confidence_weight * confidence}
+        found = spans.map_losses(out, target, mask, generator)
+        result = {"boundary": c.boundary_weight * found["boundary"],
+                  "regression": c.regression_weight * found["regression"],
+                  "confidence": c.confidence_weight * found["confidence"]}
         if self.names is not None and c.names == "localizer":
             result["naming"] = c.naming_weight * span_loss(out["class"], target.rows, target.spans, target.labels)
         return result
@@ -380,29 +298,9 @@ class GTAD(nn.Module):
         Raises:
             ModelError: names should come from an encoder that was never given (:meth:`name_by`).
         """
-        if self.names is not None and self.config.names == "encoder" and not self.names.filled:
-            raise ModelError("this localizer names by the video encoder's class head but was never given one; call "
-                             "name_by(weight, bias), or build it with names = 'none'.")
-        start, end, quality = (out[name].float().cpu().numpy() for name in ("start", "end", "map"))
-        answers = []
-        for row, length in enumerate(_lengths(batch)):
-            spans, score = self._proposals(start[row], end[row], quality[row], int(length))
-            seconds = np.clip(batch.grids[row].seconds(spans), 0.0, batch.durations[row])
-            inside = seconds[:, 1] > seconds[:, 0]
-            spans, score, seconds = spans[inside], score[inside], seconds[inside]
-            labels: list[str | None] = [None] * len(score)
-            if self.names is not None:
-                named = torch.from_numpy(spans).to(out["class"].device)
-                rows = torch.full((len(named),), row, device=named.device)
-                best, index = span_scores(out["class"], rows, named).topk(
-                    min(self.config.top_names, len(self.classes)), dim=1)
-                seconds = seconds.repeat(best.shape[1], axis=0)
-                score = (score[:, None] * best.cpu().numpy()).ravel()
-                labels = [self.classes[i] for i in index.ravel().tolist()]
-            order = np.argsort(-score, kind="stable")
-            answers.append([Segment(a, b, labels[i], s)
-                            for i, (a, b), s in zip(order, seconds[order].tolist(), score[order].tolist())])
-        return answers
+        c = self.config
+        found = spans.proposals(out, batch, c.candidates, peaks=c.peaks, boundary_scores=c.boundary_scores)
+        return named(found, batch, self.names, out.get("class"), self.classes, c.top_names)
 
     def select(self, candidates: list[Segment]) -> list[Segment]:
         """The answer for one video from the candidates of all its views: soft-NMS per class, the best ``keep``."""
@@ -415,51 +313,7 @@ class GTAD(nn.Module):
 
     # -------------------------------------------------------------------------------------------------- private
 
-    def _padded(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` features and ``(B, T)`` mask, padded from the batch's length to the network's T."""
-        _, length, dim = batch.features.shape
-        if dim != self.dim:
-            raise ModelError(f"this localizer was made for features of width {self.dim}, these have width {dim}; "
-                             "extract them with the encoder it was trained on.")
-        if length > self.config.positions:
-            raise ModelError(f"this localizer sees {self.config.positions} positions at once, got {length}; cut the "
-                             "features with its views().")
-        more = self.config.positions - length
-        return F.pad(batch.features, (0, 0, 0, more)), F.pad(batch.mask, (0, more))
-
-    def _cube(self, spans: Tensor) -> Tensor:
+    def _cube(self, values: Tensor) -> Tensor:
         """``(B, N, X)`` values of the cells inside to ``(B, X, D, T)``, zero elsewhere."""
-        size, _, width = spans.shape
         c = self.config
-        flat = spans.new_zeros(size, c.durations * c.positions, width).index_copy(1, self._cell, spans)
-        return flat.view(size, c.durations, c.positions, width).permute(0, 3, 1, 2)
-
-    def _proposals(self, start: np.ndarray, end: np.ndarray, quality: np.ndarray, length: int
-                   ) -> tuple[np.ndarray, np.ndarray]:
-        """One row's ``(n, 2)`` spans in positions and ``(n,)`` scores, best first, at most ``config.candidates``."""
-        c = self.config
-        d, s = cells(c.positions, c.durations).T
-        inside = s + d + 1 <= length
-        d, s = d[inside], s[inside]
-        last = np.minimum(s + d + 1, length - 1)  # the very end has no position of its own
-        if c.peaks and length:
-            begins, stops = _peaks(start[:length]), _peaks(end[:length])
-            begins[0] = stops[-1] = True
-            likely = begins[s] & stops[last]
-            d, s, last = d[likely], s[likely], last[likely]
-        score = (quality[0, d, s] * quality[1, d, s]).astype(np.float64)
-        if c.boundary_scores:
-            score *= start[s] * end[last]
-        best = np.argsort(-score, kind="stable")[: c.candidates]
-        return np.stack([s, s + d + 1], axis=1)[best].astype(np.float64), score[best]
-
-
-def _lengths(batch: Batch) -> np.ndarray:
-    """``(B,)`` real positions of each row."""
-    return batch.mask.sum(dim=1).cpu().numpy()
-
-
-def _peaks(score: np.ndarray) -> np.ndarray:
-    """Local maxima (a plateau counts whole) and whatever exceeds half the maximum: ``(T,)`` bool."""
-    beside = np.pad(score, 1, constant_values=-np.inf)
-    return ((score >= beside[:-2]) & (score >= beside[2:])) | (score > 0.5 * score.max())
+        return on_map(values, self._cell, c.durations, c.positions)

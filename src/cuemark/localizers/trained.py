@@ -18,7 +18,8 @@ from cuemark import checkpoint
 from cuemark.batch import Batch, Localizer
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError
-from cuemark.extraction import USUAL, ExtractConfig, FeatureFolder
+from cuemark.extraction import ExtractConfig
+from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import build
 from cuemark.segments import Predictions, Segment
