@@ -167,7 +167,7 @@ def test_another_recipe_does_not_go_on_in_the_folder(runs):
 def test_unknown_systems(runs, tmp_path):
     with pytest.raises(CallError, match=r"unknown objective 'tacc'; did you mean 'tac'\? Known: clap, tac, tsp"):
         pretrain(replace(runs.recipes["tac"], system="tacc"), tmp_path / "out")
-    with pytest.raises(CallError, match=r"unknown localizer 'gtda'; did you mean 'gtad'\? Known: gtad"):
+    with pytest.raises(CallError, match=r"unknown localizer 'gtda'; did you mean 'gtad'\? Known: .*gtad"):
         train(replace(runs.recipes["gtad"], system="gtda"), tmp_path / "out")
     with pytest.raises(CallError, match="temprature"):
         pretrain(replace(runs.recipes["clap"], options={"temprature": 1.0}), tmp_path / "out")

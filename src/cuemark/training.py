@@ -37,6 +37,7 @@ from cuemark.localizers import build as build_localizer
 from cuemark.localizers.trained import TrainedLocalizer, predict
 from cuemark.loop import LAST, Result, fit
 from cuemark.metrics.detection import detection
+from cuemark.metrics.proposals import proposals
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
@@ -349,7 +350,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     torch.manual_seed(recipe.seed)
     network = build_localizer(recipe.system, recipe.options, features.dim, labels_of(training))
     if encoder is not None and encoder.class_head and getattr(network.config, "names", None) == "encoder":
-        network.name_by(encoder.class_head["weight"], encoder.class_head["bias"], encoder.classes)
+        name_by = getattr(network, "name_by")  # noqa: B009 (of those that have such names)
+        name_by(encoder.class_head["weight"], encoder.class_head["bias"], encoder.classes)
     rows = [(view, training[vid].annotations) for vid in training if vid in features
             for view in network.views(features[vid])]
 
@@ -360,7 +362,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
         if not held:
             raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
                             "extract them, or set data.validate = [].")
-        validate = _average_map({vid: validation[vid] for vid in held}, held)
+        validate = _score({vid: validation[vid] for vid in held}, held)
     result = fit(
         network, FeatureData(rows, recipe.optim.batch, recipe.seed), recipe.optim, out,
         what=f"training {recipe.system}", seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
@@ -375,9 +377,14 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     return trained, result
 
 
-def _average_map(truth: Truth, features: Mapping[str, Features]) -> Callable[[nn.Module], dict[str, float]]:
+def _score(truth: Truth, features: Mapping[str, Features]) -> Callable[[nn.Module], dict[str, float]]:
+    """Average mAP, or the area under AR@AN of a localizer that gives no names, as their papers choose weights."""
+
     def validate(network: nn.Module) -> dict[str, float]:
-        score = detection(truth, predict(network, features))  # type: ignore[arg-type]
+        found = predict(network, features)  # type: ignore[arg-type]
+        if not network.classes:
+            return {"score": proposals(truth, found).auc}
+        score = detection(truth, found)
         return {"score": score.average, "map50": float(score.map[0])}
 
     return validate

@@ -15,6 +15,9 @@ from cuemark.localizers import LOCALIZERS, build
 from cuemark.segments import Segment, times, tiou
 
 SMALL = {
+    "actionformer": {"positions": 32, "width": 32, "heads": 2, "attention": [5, 5, 0],
+                     "ranges": [[0, 4], [4, 8], [8, 1000]], "drop_path": 0.0, "positives": 10.0},
+    "bmn": {"positions": 24, "durations": 24, "h1d": 32, "h2d": 16, "h3d": 32, "samples": 8, "names": "localizer"},
     "gtad": {"positions": 24, "durations": 24, "h1d": 32, "h2d": 16, "h3d": 32, "width": 16, "groups": 4,
              "inner_bins": 8, "context_bins": 4},
 }

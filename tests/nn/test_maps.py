@@ -15,8 +15,10 @@ from cuemark.nn.maps import (
     boundary_targets,
     cells,
     conv_then_sample,
+    extended_point_table,
     extended_span_table,
     iou_map,
+    on_map,
     span_mean,
     valid_cells,
 )
@@ -120,6 +122,53 @@ def test_extended_spans_are_those_of_sgalign():
     for row, (d, s) in zip(table, cells(6, 4)):
         start, end = s - 0.5 * (d + 1), s + d + 0.5 * (d + 1)
         np.testing.assert_allclose(features @ row, naive_align(features, start, end, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "durations", "bins", "points"), [
+    (1, 1, 2, 3), (6, 4, 3, 2), (9, 9, 4, 3), (7, 7, 1, 4)])
+def test_extended_points_are_means_of_points_read_one_at_a_time(length, durations, bins, points):
+    table = dense(extended_point_table(length, durations, bins, points)).reshape(-1, length, bins)
+    features = np.random.default_rng(1).normal(size=(2, length))
+    padded = np.pad(features, ((0, 0), (0, 1)))  # zero after the end
+    assert len(table) == len(cells(length, durations))
+    for row, (d, s) in zip(table, cells(length, durations)):
+        first, last = s - (d + 2) / 2, s + d + 1 + (d + 2) / 2
+        expected = np.zeros((2, bins))
+        for i in range(bins * points):
+            at = first + i * (last - first) / (bins * points - 1)
+            low = math.floor(at)
+            if -1 < at < 0:
+                value = features[:, 0]
+            elif 0 <= low < length:
+                value = padded[:, low] * (low + 1 - at) + padded[:, low + 1] * (at - low)
+            else:
+                value = np.zeros(2)
+            expected[:, i // points] += value / points
+        np.testing.assert_allclose(features @ row, expected, atol=1e-5)
+
+
+def test_a_shorter_sequence_is_a_sequence_with_zeros_behind_it():
+    """Extended points read the same of both, wherever a span ends inside the shorter."""
+    short, long = (dense(extended_point_table(n, n, 3)).reshape(-1, n, 3) for n in (5, 8))
+    place = {tuple(cell): i for i, cell in enumerate(cells(8, 8).tolist())}
+    for row, cell in zip(short, cells(5, 5).tolist()):
+        np.testing.assert_allclose(long[place[tuple(cell)]][:5], row, atol=1e-6)
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_on_map_puts_every_cell_in_its_place(filled):
+    generator = torch.Generator().manual_seed(0)
+    values, fill = torch.randn(2, 3, 4, generator=generator), torch.randn(4, generator=generator).requires_grad_()
+    found = on_map(values, torch.tensor([7, 0, 5]), 2, 5, fill if filled else None)
+    assert found.shape == (2, 4, 2, 5)
+    for i, place in enumerate((7, 0, 5)):
+        torch.testing.assert_close(found[:, :, place // 5, place % 5], values[:, i], atol=0, rtol=0)
+    rest = found.flatten(2)[:, :, [1, 2, 3, 4, 6, 8, 9]]
+    other = fill if filled else torch.zeros(4)
+    torch.testing.assert_close(rest, other[None, :, None].expand(2, 4, 7), atol=0, rtol=0)
+    if filled:
+        found.sum().backward()
+        assert fill.grad.tolist() == [14.0] * 4
 
 
 def test_a_table_adds_up_entries_and_transposes():

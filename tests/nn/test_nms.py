@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from cuemark.nn.nms import hard_nms, soft_nms
+from cuemark.nn.nms import hard_nms, soft_nms, soft_nms_batch, vote
 
 
 def iou(a, b) -> float:
@@ -90,3 +90,61 @@ def test_a_permutation_keeps_the_same_segments():
     again, same = soft_nms(segments[shuffle], scores[shuffle], 0.5, keep=10)
     assert shuffle[again].tolist() == order.tolist()
     np.testing.assert_array_equal(final, same)
+
+
+# ------------------------------------------------------------------------------------------- many videos at once
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 40])
+@pytest.mark.parametrize("floor", [0.0, 0.2])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_soft_nms_of_a_batch_is_that_of_each(n, floor, grouped):
+    rows = [some(n, seed) for seed in range(3)]
+    segments, scores, groups = (np.stack(part) for part in zip(*rows, strict=True))
+    real = [n, n // 2, 0]
+    for row, count in enumerate(real):
+        scores[row, count:] = -1.0
+    for keep in (None, n // 2, n + 5):
+        order, final = soft_nms_batch(segments, scores, 0.5, keep=keep, floor=floor,
+                                      groups=groups if grouped else None)
+        assert order.shape == final.shape
+        for row, count in enumerate(real):
+            expected, decayed = slow_soft(segments[row, :count], scores[row, :count], 0.5,
+                                          n if keep is None else keep, 0.0, groups[row] if grouped else [0] * n)
+            stay = [i for i, score in enumerate(decayed) if score > floor]
+            assert order[row].tolist() == [expected[i] for i in stay] + [-1] * (order.shape[1] - len(stay))
+            np.testing.assert_allclose(final[row, : len(stay)], [decayed[i] for i in stay], rtol=1e-9)
+            assert not final[row, len(stay):].any()
+
+
+def slow_vote(picked, segments, scores, threshold, picked_groups, groups):
+    answers = []
+    for span, group in zip(picked, picked_groups, strict=True):
+        weight = [score * iou(span, other) if iou(span, other) >= threshold and mine == group else 0.0
+                  for other, score, mine in zip(segments, scores, groups, strict=True)]
+        answers.append([sum(w * other[side] for w, other in zip(weight, segments, strict=True)) / sum(weight)
+                        if sum(weight) else span[side] for side in (0, 1)])
+    return answers
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 60])
+@pytest.mark.parametrize("threshold", [0.3, 0.7, 1.0])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_voting_is_its_definition(n, threshold, grouped):
+    segments, scores, groups = some(n)
+    order = np.arange(n)[::3]
+    ask = {"picked_groups": groups[order], "groups": groups} if grouped else {}
+    found = vote(segments[order], segments, scores, threshold, **ask)
+    same = groups if grouped else np.zeros(n)
+    assert found.shape == (len(order), 2)
+    np.testing.assert_allclose(found.tolist(), slow_vote(segments[order], segments, scores, threshold, same[order],
+                                                         same), rtol=1e-9, atol=1e-9)
+
+
+def test_a_batch_is_left_alone():
+    segments, scores, groups = (a[None] for a in some(20))
+    before = segments.copy(), scores.copy(), groups.copy()
+    order, _ = soft_nms_batch(segments, scores, 0.5, groups=groups)
+    vote(segments[0, order[0]], segments[0], scores[0], 0.5)
+    for a, b in zip(before, (segments, scores, groups)):
+        np.testing.assert_array_equal(a, b)

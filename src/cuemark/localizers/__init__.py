@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cuemark.errors import unknown
+from cuemark.localizers.actionformer import ActionFormer
+from cuemark.localizers.bmn import BMN
 from cuemark.localizers.gtad import GTAD
 from cuemark.settings import build as settings
 
-LOCALIZERS = {"gtad": GTAD}
+LOCALIZERS: dict[str, type[ActionFormer] | type[BMN] | type[GTAD]] = {
+    "actionformer": ActionFormer, "bmn": BMN, "gtad": GTAD}
 """File name -> class, made as ``GTAD(GTAD.config_type(…), dim, classes)``."""
 
 
-def build(name: str, config: Mapping[str, Any], dim: int, classes: Sequence[str]) -> GTAD:
+def build(name: str, config: Mapping[str, Any], dim: int, classes: Sequence[str]) -> ActionFormer | BMN | GTAD:
     """A localizer by name, with the paper's settings except those given.
 
     Args:
@@ -29,4 +32,5 @@ def build(name: str, config: Mapping[str, Any], dim: int, classes: Sequence[str]
     if name not in LOCALIZERS:
         raise unknown("localizer", name, LOCALIZERS)
     make = LOCALIZERS[name]
-    return make(settings(make.config_type, config, f"localizer '{name}'", "options"), dim, classes)
+    made: Any = settings(make.config_type, config, f"localizer '{name}'", "options")  # its own kind of Config
+    return make(made, dim, classes)

@@ -54,6 +54,23 @@ def valid_cells(lengths: Tensor, durations: int, positions: int) -> Tensor:
     return (s + d + 1)[None] <= lengths[:, None, None]
 
 
+def on_map(values: Tensor, place: Tensor, rows: int, columns: int, fill: Tensor | None = None) -> Tensor:
+    """Values of some cells laid out as a map.
+
+    Args:
+        values: ``(B, N, X)``.
+        place: ``(N,)`` int64: each cell's place, ``row * columns + column``.
+        fill: ``(X,)``: what stands in the other cells; zeros by default.
+
+    Returns:
+        ``(B, X, rows, columns)``.
+    """
+    size, _, width = values.shape
+    empty = (values.new_zeros(size, rows * columns, width) if fill is None
+             else fill.to(values.dtype).expand(size, rows * columns, width))
+    return empty.index_copy(1, place, values).view(size, rows, columns, width).permute(0, 3, 1, 2)
+
+
 def iou_map(segments: np.ndarray, durations: int, positions: int) -> np.ndarray:
     """How well each cell fits the truth: the highest tIoU of its span ``[s, s + d + 1]`` with any segment.
 
@@ -167,6 +184,33 @@ def extended_span_table(positions: int, durations: int, bins: int) -> SparseTabl
     d, s = cells(positions, durations).T
     half = (d + 1) / 2
     return align_table(np.stack([s - half, s + d + half], axis=1), positions, bins)
+
+
+@lru_cache(maxsize=16)
+def extended_point_table(positions: int, durations: int, bins: int, points: int = 3) -> SparseTable:
+    """Means of equally spaced points of every cell of :func:`cells`, widened on both sides (BMN's layer).
+
+    Cell ``(d, s)`` is widened by ``(d + 2) / 2`` on both sides, and ``bins * points`` points stand in it at equal
+    distances, the first and the last on its edges. A bin averages ``points`` neighbours, each read by linear
+    interpolation between the two positions around it. The sequence is zero beyond its first and last position, except
+    that a point in (-1, 0) reads position 0 in full. (Lin et al., ICCV 2019, section 4.2; widths of the release.)
+
+    Returns:
+        ``(N, positions * bins)``: column ``t * bins + p`` is bin ``p``'s weight on position ``t``.
+    """
+    d, s = cells(positions, durations).T
+    half = (d + 2) / 2
+    at = np.linspace(s - half, s + d + 1 + half, bins * points, axis=1)  # (N, bins * points)
+    low = np.floor(at)
+    part = np.where(low < 0, 0.0, at - low)
+    column = np.where((low == -1) & (at > -1), 0.0, low)  # (-1, 0) reads position 0
+    bin_ = np.broadcast_to(np.arange(bins).repeat(points), at.shape)
+    cell = np.broadcast_to(np.arange(len(at))[:, None], at.shape)
+    row, place, weight, p = (np.concatenate([a.ravel(), b.ravel()]) for a, b in (
+        (cell, cell), (column, column + 1), (1 - part, part), (bin_, bin_)))
+    inside = (place >= 0) & (place < positions)
+    return SparseTable.from_entries(len(at), positions * bins, row[inside],
+                                    place[inside].astype(np.int64) * bins + p[inside], weight[inside] / points)
 
 
 class SparseMap(nn.Module):

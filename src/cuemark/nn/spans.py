@@ -1,0 +1,196 @@
+"""What localizers over a start x duration map share: what they see, the truth on the map, its losses, its proposals.
+
+Such a localizer sees ``T`` positions at once and answers with three tensors of probabilities: ``"start"`` and
+``"end"`` ``(B, T)``, and ``"map"`` ``(B, 2, D, T)``, whose cells are the spans of :mod:`cuemark.nn.maps`:
+``map[:, 0]`` regresses a span's tIoU with the truth, ``map[:, 1]`` says whether it is nearly exact.
+
+Shapes: ``B`` batch, ``T`` positions, ``D`` durations, ``C`` feature width, ``n`` spans.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cuemark.batch import Batch
+from cuemark.errors import CallError, DataError, ModelError
+from cuemark.grid import Features, Grid
+from cuemark.nn import losses
+from cuemark.nn.maps import boundary_targets, cells, iou_map, valid_cells
+from cuemark.segments import times
+
+SPANS = ("video", "windows")
+
+# ------------------------------------------------------------------------------------------------------ what is seen
+
+
+def views(features: Features, size: int, span: str) -> list[Features]:
+    """The whole video resampled to ``size`` positions (``span = "video"``), or windows of ``size`` snippets.
+
+    Windows start every half window until one ends the video.
+
+    Raises:
+        DataError: the features have no row, or their video no length.
+    """
+    if not (features.grid.count and features.duration > 0):
+        raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
+                        "localized in; extract them again, or leave the video out.")
+    grid = features.grid
+    if span == "video":
+        return [features.resample(size)]
+    stride = max(size // 2, 1)
+    last = max(math.ceil((grid.count - size) / stride), 0) * stride
+    pieces = []
+    for first in range(0, last + 1, stride):
+        data = features.data[first:first + size]
+        pieces.append(Features(data, Grid(grid.seconds(first), grid.step, len(data), grid.window), features.duration))
+    return pieces
+
+
+def padded(batch: Batch, size: int, dim: int) -> tuple[Tensor, Tensor]:
+    """``(B, T, C)`` features and ``(B, T)`` mask, padded from the batch's length to ``T = size``.
+
+    Raises:
+        ModelError: the features are not ``dim`` wide, or longer than ``size``.
+    """
+    _, length, width = batch.features.shape
+    if width != dim:
+        raise ModelError(f"this localizer was made for features of width {dim}, these have width {width}; "
+                         "extract them with the encoder it was trained on.")
+    if length > size:
+        raise ModelError(f"this localizer sees {size} positions at once, got {length}; cut the features with its "
+                         "views().")
+    more = size - length
+    return F.pad(batch.features, (0, 0, 0, more)), F.pad(batch.mask, (0, more))
+
+
+def lengths(batch: Batch) -> np.ndarray:
+    """``(B,)`` real positions of each row."""
+    return batch.mask.sum(dim=1).cpu().numpy()
+
+
+# --------------------------------------------------------------------------------------------- what should be answered
+
+
+class Targets(NamedTuple):
+    """What the network should answer for a batch."""
+
+    start: Tensor
+    """``(B, T)`` in [0, 1]."""
+    end: Tensor
+    """``(B, T)`` in [0, 1]."""
+    iou: Tensor
+    """``(B, D, T)`` in [0, 1]."""
+    rows: Tensor
+    """``(n,)``: which sequence each span with a known name belongs to."""
+    spans: Tensor
+    """``(n, 2)`` positions."""
+    labels: Tensor
+    """``(n,)`` class indices."""
+
+
+def targets(batch: Batch, positions: int, durations: int, classes: Sequence[str],
+            anchor: tuple[float, float] = (-0.5, 0.5)) -> Targets:
+    """Truth in seconds to what the network should answer. Truth is cut to each row's grid.
+
+    Args:
+        classes: the labels that count as names; truth with other labels (or none) is on the map all the same.
+        anchor: of :func:`cuemark.nn.maps.boundary_targets`.
+
+    Raises:
+        CallError: the batch has no truth.
+    """
+    if batch.truth is None:
+        raise CallError("a loss needs truth; collate the batch with its annotated segments.")
+    real_positions = lengths(batch)
+    indices = {name: i for i, name in enumerate(classes)}
+    starts, ends, ious = [], [], []
+    rows: list[int] = []
+    labels: list[int] = []
+    spans = [np.zeros((0, 2))]
+    for row, (grid, truth) in enumerate(zip(batch.grids, batch.truth, strict=True)):
+        at = grid.position(times(truth)).clip(0, real_positions[row])
+        real = at[:, 1] > at[:, 0]
+        boundaries = boundary_targets(at[real], positions, anchor)
+        starts.append(boundaries[0])
+        ends.append(boundaries[1])
+        ious.append(iou_map(at[real], durations, positions))
+        named = [i for i, s in enumerate(truth) if real[i] and s.label in indices]
+        spans.append(at[named])
+        rows += [row] * len(named)
+        labels += [indices[str(truth[i].label)] for i in named]
+    device = batch.features.device
+    start, end, iou = (torch.from_numpy(np.stack(a)).to(device) for a in (starts, ends, ious))
+    return Targets(start, end, iou, torch.tensor(rows, dtype=torch.int64, device=device),
+                   torch.from_numpy(np.concatenate(spans)).float().to(device),
+                   torch.tensor(labels, dtype=torch.int64, device=device))
+
+
+def map_losses(out: Mapping[str, Tensor], target: Targets, mask: Tensor,
+               generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """``"boundary"``, ``"regression"`` and ``"confidence"``, not weighted (:mod:`cuemark.nn.losses`).
+
+    Args:
+        mask: ``(B, T)`` bool.
+        generator: what the regression loss draws its cells from; torch's default generator when None.
+    """
+    _, durations, positions = target.iou.shape
+    inside = valid_cells(mask.sum(dim=1), durations, positions)
+    return {"boundary": (losses.boundary_loss(out["start"], target.start, mask)
+                         + losses.boundary_loss(out["end"], target.end, mask)),
+            "regression": losses.iou_regression_loss(out["map"][:, 0], target.iou, inside, generator),
+            "confidence": losses.iou_classification_loss(out["map"][:, 1], target.iou, inside)}
+
+
+# ------------------------------------------------------------------------------------------------- what is answered
+
+
+def proposals(out: Mapping[str, Tensor], batch: Batch, most: int, *, peaks: bool, boundary_scores: bool
+              ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The best spans of each row, before suppression.
+
+    A span that ends with the sequence is a proposal like any other; the very end has no position of its own, so it
+    reads the last position's end score.
+
+    Args:
+        most: of a row, at most so many.
+        peaks: propose only between peaks of the start and end scores, or between whatever exceeds half the highest;
+            the first position and the last are always among them.
+        boundary_scores: multiply the two scores of the map by the start and end scores.
+
+    Returns:
+        For each row ``(n, 2)`` spans in positions and ``(n,)`` scores, best first.
+    """
+    start, end, quality = (out[name].float().cpu().numpy() for name in ("start", "end", "map"))
+    d, s = cells(quality.shape[3], quality.shape[2]).T
+    return [_proposals(start[row], end[row], quality[row], int(length), d, s, most, peaks, boundary_scores)
+            for row, length in enumerate(lengths(batch))]
+
+
+def _proposals(start: np.ndarray, end: np.ndarray, quality: np.ndarray, length: int, d: np.ndarray, s: np.ndarray,
+               most: int, peaks: bool, boundary_scores: bool) -> tuple[np.ndarray, np.ndarray]:
+    inside = s + d + 1 <= length
+    d, s = d[inside], s[inside]
+    last = np.minimum(s + d + 1, length - 1)
+    if peaks and length:
+        begins, stops = _peaks(start[:length]), _peaks(end[:length])
+        begins[0] = stops[-1] = True
+        likely = begins[s] & stops[last]
+        d, s, last = d[likely], s[likely], last[likely]
+    score = (quality[0, d, s] * quality[1, d, s]).astype(np.float64)
+    if boundary_scores:
+        score *= start[s] * end[last]
+    best = np.argsort(-score, kind="stable")[:most]
+    return np.stack([s, s + d + 1], axis=1)[best].astype(np.float64), score[best]
+
+
+def _peaks(score: np.ndarray) -> np.ndarray:
+    """Local maxima (a plateau counts whole) and whatever exceeds half the maximum: ``(T,)`` bool."""
+    beside = np.pad(score, 1, constant_values=-np.inf)
+    return ((score >= beside[:-2]) & (score >= beside[2:])) | (score > 0.5 * score.max())

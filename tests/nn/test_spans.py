@@ -1,0 +1,92 @@
+"""What localizers over a map of spans share. Decoding against slow versions: tests/localizers (G-TAD, BMN)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cuemark.batch import Batch
+from cuemark.errors import CallError, DataError, ModelError
+from cuemark.grid import Features, Grid
+from cuemark.nn import losses
+from cuemark.nn.maps import boundary_targets, iou_map
+from cuemark.nn.spans import lengths, map_losses, padded, proposals, targets, views
+from cuemark.segments import Segment
+
+
+def features(count: int, duration: float = 24.0, dim: int = 2) -> Features:
+    data = np.random.default_rng(count).normal(size=(count, dim)).astype(np.float32)
+    return Features(data, Grid.over(0.0, duration, count), duration)
+
+
+def test_a_video_is_one_view_or_windows_that_start_every_half():
+    whole, = views(features(30), 8, "video")
+    assert (whole.grid.count, whole.grid.start, whole.grid.end) == (8, 0.0, pytest.approx(24.0))
+    pieces = views(features(30), 8, "windows")
+    assert [p.grid.start for p in pieces] == pytest.approx([0.8 * i for i in range(0, 25, 4)])
+    assert pieces[-1].grid.end == pytest.approx(24.0)
+    with pytest.raises(DataError, match="0 rows"):
+        views(Features(np.zeros((0, 2), np.float32), Grid(0, 1, 0, 1), 10.0), 8, "video")
+
+
+def test_a_batch_is_padded_to_what_the_network_sees():
+    batch = Batch.collate([features(3), features(5)])
+    data, mask = padded(batch, 7, 2)
+    assert data.shape == (2, 7, 2)
+    assert mask.sum(dim=1).tolist() == lengths(batch).tolist() == [3, 5]
+    assert not data[~mask].any()
+    torch.testing.assert_close(data[:, :5], batch.features)
+    with pytest.raises(ModelError, match="width 3, these have width 2"):
+        padded(batch, 7, 3)
+    with pytest.raises(ModelError, match="4 positions at once, got 5"):
+        padded(batch, 4, 2)
+
+
+def test_targets_are_the_maps_of_the_truth_in_positions():
+    rows = [features(12), features(6, duration=12.0)]
+    truth = [[Segment(4.0, 12.0, "run"), Segment(5.0, 5.0, "run"), Segment(6.0, 30.0, "other")], [Segment(9.0, 99.0)]]
+    found = targets(Batch.collate(rows, truth), 12, 5, ["jump", "run"], (-0.5, 1.5))
+    for row, spans in enumerate(([[2.0, 6.0], [3.0, 12.0]], [[4.5, 6.0]])):  # 2 s each, cut to the sequence
+        np.testing.assert_allclose(found.iou[row], iou_map(np.array(spans), 5, 12))
+        np.testing.assert_allclose((found.start[row], found.end[row]),
+                                   boundary_targets(np.array(spans), 12, (-0.5, 1.5)))
+    assert (found.rows.tolist(), found.spans.tolist(), found.labels.tolist()) == ([0], [[2.0, 6.0]], [1])
+    with pytest.raises(CallError, match="needs truth"):
+        targets(Batch.collate(rows), 12, 5, [])
+
+
+def test_losses_see_what_is_inside_and_nothing_else():
+    batch = Batch.collate([features(6), features(4, duration=16.0)], [[Segment(4, 16)], [Segment(0, 15)]])
+    target, mask = targets(batch, 6, 6, []), batch.mask
+    generator = torch.Generator().manual_seed(0)
+    out = {"start": torch.rand(2, 6, generator=generator), "end": torch.rand(2, 6, generator=generator),
+           "map": torch.rand(2, 2, 6, 6, generator=generator)}
+    found = map_losses(out, target, mask, torch.Generator().manual_seed(1))
+    inside = torch.zeros(2, 6, 6, dtype=torch.bool)
+    for row, length in enumerate((6, 4)):
+        for d in range(6):
+            for s in range(6):
+                inside[row, d, s] = s + d + 1 <= length
+    iou = target.iou
+    assert found["boundary"] == (losses.boundary_loss(out["start"], target.start, mask)
+                                 + losses.boundary_loss(out["end"], target.end, mask))
+    assert found["regression"] == losses.iou_regression_loss(out["map"][:, 0], iou, inside,
+                                                             torch.Generator().manual_seed(1))
+    assert found["confidence"] == losses.iou_classification_loss(out["map"][:, 1], iou, inside)
+    for name, outside in (("start", ~mask), ("end", ~mask), ("map", ~inside[:, None].expand(2, 2, 6, 6))):
+        out[name] = out[name].masked_fill(outside, 0.99)
+    assert map_losses(out, target, mask, torch.Generator().manual_seed(1)) == found
+
+
+def test_an_empty_row_has_no_proposal():
+    out = {"start": torch.ones(2, 4), "end": torch.ones(2, 4), "map": torch.ones(2, 2, 4, 4)}
+    batch = Batch.collate([features(4), features(4)])
+    batch.mask[1] = False
+    for peaks in (True, False):
+        (spans, score), (none, nothing) = proposals(out, batch, 100, peaks=peaks, boundary_scores=True)
+        assert spans.shape == (10, 2)
+        assert [spans.max(), spans.min()] == [4.0, 0.0]
+        assert (score == 1).all()
+        assert none.shape == (0, 2)
+        assert nothing.shape == (0,)
