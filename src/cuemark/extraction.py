@@ -14,8 +14,8 @@ On a CPU there are as many encoder threads as cores, each computing on one of th
 cores, and a feature's bytes then depend neither on their number nor on the clip's neighbours. On a GPU there are two,
 each with a stream of its own, so that copies hide behind the network.
 
-What comes of it is a features folder (:mod:`cuemark.feature_folder`). Files are written to a temporary name and renamed;
-a run that was killed goes on where it was and ends with the same bytes.
+What comes of it is a features folder (:mod:`cuemark.feature_folder`). Files are written to a temporary name and
+renamed; a run that was killed goes on where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
