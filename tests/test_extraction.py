@@ -785,6 +785,7 @@ def test_whatever_else_goes_wrong_reaches_the_caller(films, tiny_encoder, tmp_pa
 def test_control_c(films, tiny_encoder, tmp_path, monkeypatch):
     out, config = tmp_path / "out", ExtractConfig(4, batch=2)
     extract(films, tiny_encoder, tmp_path / "undisturbed", config)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def interrupt(path: Path, number: int) -> None:
         if number == 3 and path == films["thirty"]:
@@ -792,10 +793,13 @@ def test_control_c(films, tiny_encoder, tmp_path, monkeypatch):
         if number >= 3:
             time.sleep(0.2)  # the caller has nothing to do but to wait
 
-    with monkeypatch.context() as patch, nothing_left(out):
-        watching(patch, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            extract(films, tiny_encoder, out, config, workers=2)
+    try:
+        with monkeypatch.context() as patch, nothing_left(out):
+            watching(patch, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                extract(films, tiny_encoder, out, config, workers=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     whole(out, files(tmp_path / "undisturbed"))
     extract(films, tiny_encoder, out, config)
     assert files(out) == files(tmp_path / "undisturbed")

@@ -195,10 +195,11 @@ def test_a_missing_package_is_named(backend, package, monkeypatch):
     assert str(caught.value) == f'the backend \'{backend}\' needs {package}; pip install "cuemark[{backend}]".'
 
 
-def test_a_missing_compiler_is_named(monkeypatch):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/no/such/compiler",))
+def test_a_missing_compiler_is_named():
+    from torch._inductor import config
+
     torch.compiler.reset()
-    with pytest.raises(CallError) as caught:
+    with config.patch({"cpp.cxx": ("/no/such/compiler",)}), pytest.raises(CallError) as caught:
         ready(network("ig65m"), "compile", SHAPE)
     message = str(caught.value)
     assert message.startswith("the backend 'compile' could not compile the network (")
