@@ -3,7 +3,7 @@
 Real encoded videos are drawn; one small encoder is trained three ways (TAC on trimmed clips, then TSP and CLAP from it
 on untrimmed videos, the same number of updates each); each one's features train a G-TAD; the three are scored on videos
 none of them saw, beside the floor of a predictor that never looks; a report is written, and the best checkpoint is
-asked about one more video. The world here is smaller than the benchmark's (``benchmarks/world_pretraining.py``).
+asked about one more video. One seed here; the benchmark (``benchmarks/world_pretraining.py``) has more of them.
 
 Every step is a public function that a command of its own calls; a demo that was stopped goes on where it was.
 """
@@ -114,7 +114,7 @@ SUMMARY = (
 NOTE = (
     "The built-in world is a controlled experiment, not real footage: actors of simple shapes act inside scenes that "
     "go with the action most of the time, and stay on screen before and after it, so that only motion tells an action "
-    "from its background. It is smaller here than in benchmarks/world_pretraining.py, whose means over seeds are in "
+    "from its background. benchmarks/world_pretraining.py does this with more seeds, and its means are in "
     "docs/notes.md; one seed of a small world says little about the order of close rows.")
 
 

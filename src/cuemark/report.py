@@ -633,7 +633,10 @@ def _table(table: Table) -> str:
             return "–"
         return f"{value:.2f}" if isinstance(value, float) else _text(value)
 
-    word = [i == 0 or any(isinstance(row[i], str) for row in table.rows) for i in range(len(table.columns))]
+    def worded(value: str | float | None) -> bool:  # "88.9 ± 2.7" is a number that must not be broken
+        return isinstance(value, str) and any(c.isalpha() for c in value)
+
+    word = [i == 0 or any(worded(row[i]) for row in table.rows) for i in range(len(table.columns))]
     kind = [' class="word"' if w else "" for w in word]
     head = "".join(f'<th scope="col"{k}>{_text(name)}</th>' for name, k in zip(table.columns, kind))
     rows = "".join(
