@@ -159,7 +159,7 @@ def data_of(arguments: argparse.Namespace, made: Made, system: str, workers: int
     clips = ClipSet(truth, {vid: made.world.videos[vid] for vid in truth}, clip, Sampling(short="centre"),
                     with_background=system != "TAC", training=True, budget_bytes=memory)
     dim = encoder_of(arguments).dim
-    return ClipData(clips, labels_of(truth), arguments.batch, Dictionary() if system == "CLAP" else None,  # type: ignore[arg-type]
+    return ClipData(clips, labels_of(truth), arguments.batch, Dictionary() if system == "CLAP" else None,
                     made.captions if system == "CLAP" else {}, workers=workers,
                     global_features={vid: np.zeros(dim, np.float32) for vid in truth} if system == "TSP" else None)
 
@@ -263,11 +263,11 @@ def memory(arguments: argparse.Namespace) -> None:
 
 def peak(arguments: argparse.Namespace, rows: int, chunk: int | None = None, recompute: bool = False) -> None:
     model = model_of(arguments, "CLAP").train()
-    model.encoder.recompute = recompute  # type: ignore[union-attr]
+    model.encoder.recompute = recompute
     optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
-    gradients(model, random_batch(arguments, 2, model.encoder.dim))  # type: ignore[union-attr, arg-type]
+    gradients(model, random_batch(arguments, 2, model.encoder.dim))
     optimiser.step()  # what the libraries and the optimiser hold themselves
-    batch = random_batch(arguments, rows, model.encoder.dim)  # type: ignore[union-attr, arg-type]
+    batch = random_batch(arguments, rows, model.encoder.dim)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
     before = most()
     for number in range(2):
@@ -279,7 +279,7 @@ def peak(arguments: argparse.Namespace, rows: int, chunk: int | None = None, rec
 
 def most() -> float:
     """Peak of resident memory, in MB. (``ru_maxrss`` would be at least that of the process that started this one.)"""
-    return float(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6  # type: ignore[index]
+    return float(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 
 def alone(arguments: argparse.Namespace, what: str, how: dict[str, Any], threads: int, processes: int = 1) -> float:
@@ -300,7 +300,7 @@ def alone(arguments: argparse.Namespace, what: str, how: dict[str, Any], threads
 
 def speed(arguments: argparse.Namespace) -> None:
     models = {name: model_of(arguments, "CLAP").train() for name in ("fp32", "bf16")}
-    batch = random_batch(arguments, arguments.batch, models["fp32"].encoder.dim)  # type: ignore[union-attr, arg-type]
+    batch = random_batch(arguments, arguments.batch, models["fp32"].encoder.dim)
     took: dict[str, list[float]] = {name: [] for name in models}
     for i in range(arguments.rounds + 1):
         for name, model in models.items():
@@ -341,7 +341,7 @@ class Same:
 def run(arguments: argparse.Namespace) -> None:
     with ranks.together("cpu"):
         model = model_of(arguments, "CLAP")
-        batch = random_batch(arguments, arguments.batch, model.encoder.dim)  # type: ignore[union-attr, arg-type]
+        batch = random_batch(arguments, arguments.batch, model.encoder.dim)
         rate, _ = logged(model, Same(batch), arguments.steps)
         if ranks.rank() == 0:
             print(rate)

@@ -362,9 +362,9 @@ def gradients(model: nn.Module, batch: Any, chunk: int | None = None, seed: int 
         done = 0
         for piece in pieces:
             again, size = forward(piece), _size(piece)
-            used = [name for name, rows in out.items() if rows.grad is not None and again[name].requires_grad]
-            torch.autograd.backward([again[name] for name in used],
-                                    [out[name].grad[done : done + size] for name in used])  # type: ignore[index]
+            used = {name: rows.grad for name, rows in out.items()
+                    if rows.grad is not None and again[name].requires_grad}
+            torch.autograd.backward([again[name] for name in used], [g[done : done + size] for g in used.values()])
             done += size
     told = {"loss": float(loss.detach()), **{name: float(v.detach()) for name, v in parts.items()}}
     if hasattr(model, "accuracy"):

@@ -126,6 +126,13 @@ def times(segments: Sequence[Segment]) -> np.ndarray:
     return np.array([(s.start, s.end) for s in segments], dtype=np.float64).reshape(-1, 2)
 
 
+def columns(candidates: Sequence[Segment]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scored segments as suppression takes them: :func:`times`, ``(n,)`` scores, ``(n,)`` integers, one a label."""
+    index = {label: i for i, label in enumerate(dict.fromkeys(s.label for s in candidates))}
+    return (times(candidates), np.array([s.score for s in candidates], np.float64),
+            np.array([index[s.label] for s in candidates], np.int64))
+
+
 def tiou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Temporal intersection over union of every pair.
 

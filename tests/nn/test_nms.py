@@ -61,6 +61,14 @@ def test_soft_nms_is_its_definition(n, sigma, threshold, grouped):
         assert (np.diff(final) <= 0).all()
 
 
+def test_each_pick_may_have_a_threshold_of_its_own():
+    segments = np.array([[0.0, 10.0], [1.0, 10.0], [20.0, 24.0], [21.0, 24.0]])  # tIoU 0.9 and 0.75
+    scores, limits = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.95, 0.95, 0.5, 0.5])
+    order, final = soft_nms(segments, scores, 0.4, threshold=limits)
+    assert order.tolist() == [0, 1, 2, 3]
+    assert final.tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6 * np.exp(-(0.75**2) / 0.4)])
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 60])
 @pytest.mark.parametrize("threshold", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("grouped", [False, True])

@@ -568,26 +568,17 @@ def test_motion_is_the_change_from_frame_to_frame():
     torch.testing.assert_close(model.loss(out, batch)["motion"], expected)
 
 
-def test_weight_of_the_class_head():
+@pytest.mark.parametrize(("weighed", "other"), [("contrast", "class"), ("class", "contrast")])
+def test_weight_of_a_loss(weighed: str, other: str):
     batch = clips(MIXED)
     losses = []
     for weight in (1.0, 0.25):
         torch.manual_seed(0)
-        model = CLAP(Config(text_dim=TEXT, projection=4, weight_class=weight), Encoder(), CLASSES)
+        config = Config(text_dim=TEXT, projection=4, **{f"weight_{weighed}": weight})
+        model = CLAP(config, Encoder(), CLASSES)
         losses.append(model.loss(model(batch), batch))
-    torch.testing.assert_close(losses[1]["class"], 0.25 * losses[0]["class"])
-    assert torch.equal(losses[1]["contrast"], losses[0]["contrast"])
-
-
-def test_weight_of_the_contrast():
-    batch = clips(MIXED)
-    losses = []
-    for weight in (1.0, 0.25):
-        torch.manual_seed(0)
-        model = CLAP(Config(text_dim=TEXT, projection=4, weight_contrast=weight), Encoder(), CLASSES)
-        losses.append(model.loss(model(batch), batch))
-    torch.testing.assert_close(losses[1]["contrast"], 0.25 * losses[0]["contrast"])
-    assert torch.equal(losses[1]["class"], losses[0]["class"])
+    torch.testing.assert_close(losses[1][weighed], 0.25 * losses[0][weighed])
+    assert torch.equal(losses[1][other], losses[0][other])
 
 
 @pytest.mark.parametrize("change", [{"temperature": 0.0}, {"temperature": -1.0}, {"temperature": math.nan},

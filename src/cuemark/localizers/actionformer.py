@@ -62,7 +62,7 @@ from cuemark.nn.points import (
     pyramid_points,
 )
 from cuemark.nn.pyramid import ConvStack, Pyramid, along_time
-from cuemark.segments import Segment, times
+from cuemark.segments import Segment, columns, times
 
 SPANS = ("video", "windows")
 NAMES = ("localizer", "none")
@@ -214,9 +214,11 @@ class ActionFormer(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
-        nn.init.constant_(self.score.bias, -math.log((1 - c.prior) / c.prior))  # type: ignore[arg-type]
+        assert self.score.bias is not None
+        assert self.offset.bias is not None
+        nn.init.constant_(self.score.bias, -math.log((1 - c.prior) / c.prior))
         # a side that begins below 0 at every point would never learn: the ReLU lets no gradient through
-        nn.init.constant_(self.offset.bias, _REACH)  # type: ignore[arg-type]
+        nn.init.constant_(self.offset.bias, _REACH)
         self.register_buffer("positives", torch.tensor(c.positives))
 
     # ------------------------------------------------------------------------------------------------- network
@@ -367,9 +369,7 @@ class ActionFormer(nn.Module):
     def select(self, candidates: list[Segment]) -> list[Segment]:
         """The answer for one video from the candidates of all its views: soft-NMS and voting per class, the best."""
         c = self.config
-        index = {label: i for i, label in enumerate(dict.fromkeys(s.label for s in candidates))}
-        groups = np.array([index[s.label] for s in candidates], np.int64)
-        spans, scores = times(candidates), np.array([s.score for s in candidates], np.float64)
+        spans, scores, groups = columns(candidates)
         picked, left = soft_nms_batch(spans[None], scores[None], c.sigma, keep=c.keep, floor=c.threshold,
                                       groups=groups[None])
         order = picked[0]

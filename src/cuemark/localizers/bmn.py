@@ -45,7 +45,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +55,8 @@ from cuemark.grid import Features
 from cuemark.localizers.classify import NAMES, SpanClassifier, classifier, name_by, named, span_loss
 from cuemark.nn import spans
 from cuemark.nn.maps import SparseMap, cells, conv_then_sample, extended_point_table, on_map, valid_cells
-from cuemark.segments import Segment, times, tiou
+from cuemark.nn.nms import soft_nms
+from cuemark.segments import Segment, columns
 
 
 @dataclass(frozen=True)
@@ -253,8 +253,7 @@ class BMN(nn.Module):
         """
         c, target = self.config, self.targets(batch)
         _, mask = spans.padded(batch, c.positions, self.dim)
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        found = spans.map_losses(out, target, mask, generator)
+        found = spans.map_losses(out, target, mask, self.training)
         result = {"boundary": c.boundary_weight * found["boundary"],
                   "regression": c.regression_weight * found["regression"],
                   "confidence": c.confidence_weight * found["confidence"]}
@@ -280,30 +279,12 @@ class BMN(nn.Module):
 
         How long the video is, is read from the candidates: when none was left out, some reach its end.
         """
-        keep = self.config.keep * (1 if self.names is None else min(self.config.top_names, len(self.classes)))
-        index = {label: i for i, label in enumerate(dict.fromkeys(s.label for s in candidates))}
-        order, score = self._suppress(times(candidates), np.array([s.score for s in candidates], np.float64),
-                                      np.array([index[s.label] for s in candidates], np.int64), keep)
-        return [Segment(candidates[i].start, candidates[i].end, candidates[i].label, value)
-                for i, value in zip(order, score.tolist())]
-
-    # -------------------------------------------------------------------------------------------------- private
-
-    def _suppress(self, segments: np.ndarray, scores: np.ndarray, groups: np.ndarray, keep: int
-                  ) -> tuple[np.ndarray, np.ndarray]:
-        """The release's soft-NMS: the longer the pick, the more must a segment overlap it to decay.
-
-        :func:`cuemark.nn.nms.soft_nms` has one threshold for all picks; otherwise the two are the same.
-        """
-        c, left = self.config, scores.copy()
+        c = self.config
+        keep = c.keep * (1 if self.names is None else min(c.top_names, len(self.classes)))
+        segments, scores, labels = columns(candidates)
+        # the release's soft-NMS: the longer the pick, the more must a segment overlap it to decay
         width = (segments[:, 1] - segments[:, 0]) / max(segments[:, 1].max(initial=0.0), 1e-9)
         threshold = c.overlap_low + (c.overlap_high - c.overlap_low) * width
-        count = min(keep, len(left))
-        order, final = np.zeros(count, np.int64), np.zeros(count)
-        for i in range(count):
-            best = order[i] = left.argmax()
-            final[i], left[best] = left[best], -np.inf
-            overlap = tiou(segments[best], segments)[0]
-            near = (overlap > threshold[best]) & (groups == groups[best])
-            left[near] *= np.exp(-(overlap[near] ** 2) / c.alpha)
-        return order, final
+        order, score = soft_nms(segments, scores, c.alpha, keep=keep, threshold=threshold, groups=labels)
+        return [Segment(candidates[i].start, candidates[i].end, candidates[i].label, value)
+                for i, value in zip(order, score.tolist())]

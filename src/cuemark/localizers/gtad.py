@@ -42,7 +42,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +54,7 @@ from cuemark.nn import spans
 from cuemark.nn.graph import GCNeXt, gather
 from cuemark.nn.maps import SparseMap, cells, conv_then_sample, extended_span_table, on_map, valid_cells
 from cuemark.nn.nms import soft_nms
-from cuemark.segments import Segment, times
+from cuemark.segments import Segment, columns
 
 
 @dataclass(frozen=True)
@@ -280,8 +279,7 @@ class GTAD(nn.Module):
         """
         c, target = self.config, self.targets(batch)
         _, mask = spans.padded(batch, c.positions, self.dim)
-        generator = None if self.training else torch.Generator().manual_seed(0)
-        found = spans.map_losses(out, target, mask, generator)
+        found = spans.map_losses(out, target, mask, self.training)
         result = {"boundary": c.boundary_weight * found["boundary"],
                   "regression": c.regression_weight * found["regression"],
                   "confidence": c.confidence_weight * found["confidence"]}
@@ -305,9 +303,8 @@ class GTAD(nn.Module):
     def select(self, candidates: list[Segment]) -> list[Segment]:
         """The answer for one video from the candidates of all its views: soft-NMS per class, the best ``keep``."""
         keep = self.config.keep * (1 if self.names is None else min(self.config.top_names, len(self.classes)))
-        index = {label: i for i, label in enumerate(dict.fromkeys(s.label for s in candidates))}
-        order, score = soft_nms(times(candidates), np.array([s.score for s in candidates], np.float64),
-                                self.config.sigma, keep=keep, groups=np.array([index[s.label] for s in candidates]))
+        segments, scores, labels = columns(candidates)
+        order, score = soft_nms(segments, scores, self.config.sigma, keep=keep, groups=labels)
         return [Segment(candidates[i].start, candidates[i].end, candidates[i].label, value)
                 for i, value in zip(order, score.tolist())]
 

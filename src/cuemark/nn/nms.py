@@ -13,7 +13,8 @@ from cuemark.segments import tiou
 
 
 def soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: int | None = None,
-             threshold: float = 0.0, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+             threshold: float | np.ndarray = 0.0, groups: np.ndarray | None = None
+             ) -> tuple[np.ndarray, np.ndarray]:
     """Gaussian soft-NMS (Bodla et al., ICCV 2017): each pick multiplies the rest by ``exp(-tIoU² / sigma)``.
 
     Args:
@@ -21,7 +22,7 @@ def soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: in
         scores: ``(n,)``, not negative.
         sigma: the larger, the gentler.
         keep: stop after that many; all by default.
-        threshold: only segments with a tIoU above it decay; any overlap by default.
+        threshold: only segments with a tIoU above it decay; any overlap by default. ``(n,)``: that of each pick.
         groups: ``(n,)`` integers; segments of different groups leave each other alone.
 
     Returns:
@@ -29,6 +30,7 @@ def soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: in
         scores the first is picked.
     """
     spans, left = _apart(segments, groups), np.array(scores, np.float64)
+    limits = np.broadcast_to(threshold, left.shape)
     count = len(left) if keep is None else min(keep, len(left))
     order, final = np.zeros(count, np.int64), np.zeros(count)
     alive = np.arange(len(left))
@@ -38,7 +40,7 @@ def soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: in
         top = spans[best]
         spans, left, alive = (np.delete(a, best, axis=0) for a in (spans, left, alive))
         overlap = tiou(top, spans)[0]
-        left *= np.where(overlap > threshold, np.exp(-(overlap**2) / sigma), 1.0)
+        left *= np.where(overlap > limits[order[i]], np.exp(-(overlap**2) / sigma), 1.0)
     return order, final
 
 

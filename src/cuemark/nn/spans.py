@@ -132,14 +132,15 @@ def targets(batch: Batch, positions: int, durations: int, classes: Sequence[str]
                    torch.tensor(labels, dtype=torch.int64, device=device))
 
 
-def map_losses(out: Mapping[str, Tensor], target: Targets, mask: Tensor,
-               generator: torch.Generator | None = None) -> dict[str, Tensor]:
+def map_losses(out: Mapping[str, Tensor], target: Targets, mask: Tensor, training: bool) -> dict[str, Tensor]:
     """``"boundary"``, ``"regression"`` and ``"confidence"``, not weighted (:mod:`cuemark.nn.losses`).
 
     Args:
         mask: ``(B, T)`` bool.
-        generator: what the regression loss draws its cells from; torch's default generator when None.
+        training: the regression loss draws its cells from torch's default generator; otherwise they are always the
+            same, so that the losses are a function of their inputs.
     """
+    generator = None if training else torch.Generator().manual_seed(0)
     _, durations, positions = target.iou.shape
     inside = valid_cells(mask.sum(dim=1), durations, positions)
     return {"boundary": (losses.boundary_loss(out["start"], target.start, mask)
