@@ -216,15 +216,17 @@ fleet.extract(videos, encoder, {str(tmp_path)!r}, extraction.ExtractConfig(strid
               address={ray.get_runtime_context().gcs_address!r})
 """
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    until = time.monotonic() + 100
-    try:
-        while driver.poll() is None and len(list(tmp_path.glob("v*.npy"))) < 2 and time.monotonic() < until:
+    manifest, until = tmp_path / "features.json", time.monotonic() + 100
+    try:  # a worker's file is there before the driver has entered it in the manifest
+        while driver.poll() is None and time.monotonic() < until and not (
+                manifest.exists() and json.loads(manifest.read_text())["videos"]):
             time.sleep(0.01)
     finally:
         driver.kill()
         said, _ = driver.communicate()
     assert said == b""
-    there = json.loads((tmp_path / "features.json").read_text())
+    there = json.loads(manifest.read_text())
+    assert there["videos"]
     assert not there["complete"]
     result = fleet.extract(films, make_encoder(0), tmp_path, CONFIG, address="local")
     assert set(there["videos"]) <= set(result.skipped)
