@@ -24,11 +24,12 @@ from cuemark.errors import CallError, CuemarkError, DataError, ModelError, Video
 from cuemark.extraction import ExtractConfig, extract, features_of
 from cuemark.feature_files import write_global
 from cuemark.feature_folder import FeatureFolder, global_features
-from cuemark.localizers.trained import TrainedLocalizer, predict
+from cuemark.localizers.questions import FeatureData, Row, predict
+from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import Result
 from cuemark.recipe import Data, Recipe, load_recipe
 from cuemark.segments import Segment, labels_of, read_truth, subset, write_truth
-from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, SWEEP_FILE, FeatureData, pretrain, sweep, train
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, SWEEP_FILE, pretrain, sweep, train
 
 CUT = ["encoder.network.width=4", "encoder.clip.short_side=20", "encoder.clip.crop=16", "optim.batch=4",
        "optim.steps=3", "optim.precision=fp32", "workers=0"]
@@ -297,9 +298,9 @@ def test_videos_without_features_are_counted(runs, tiny_world, tmp_path):
 
 
 def test_every_epoch_has_every_row_once_in_an_order_of_its_own(runs):
-    rows = [(runs.features[v], ()) for v in sorted(runs.features)[:5]]
+    rows = [Row(runs.features[v], [()]) for v in sorted(runs.features)[:5]]
     data = FeatureData(rows, batch=2, seed=3)
-    lengths = [f.grid.count for f, _ in rows]
+    lengths = [row.view.grid.count for row in rows]
 
     def drawn(epoch: int, skip: int = 0) -> list[int]:
         return [int(n) for b in data.epoch(epoch, skip) for n in b.mask.sum(1)]

@@ -1,14 +1,15 @@
 """What models receive: a batch of clips (pre-training) or a batch of feature sequences (localization).
 
 Shape legend, used in every file above this one: ``B`` batch, ``T`` time, ``C`` channels, ``H W`` pixels,
-``K`` classes, ``E`` text-embedding width, ``D`` duration axis of a start x duration map.
+``K`` classes, ``E`` text-embedding width, ``D`` duration axis of a start x duration map, ``Q`` questions (a sentence,
+or examples) that are asked of the rows, ``W`` words of a sentence, ``S`` example videos ("shots") of a question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,13 +17,14 @@ from torch import Tensor
 
 from cuemark import ranks
 from cuemark.grid import Features, Grid
-from cuemark.segments import Segment
+from cuemark.segments import Segment, times
 
 
 class _Moves:
     def to(self, device: torch.device | str) -> Self:
         """The same batch with its tensors on ``device``."""
-        moved = {f.name: v.to(device) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}  # type: ignore[arg-type]
+        moved = {f.name: v.to(device) for f in fields(self)  # type: ignore[arg-type]
+                 if isinstance(v := getattr(self, f.name), Tensor | _Moves)}
         return replace(self, **moved)  # type: ignore[type-var]
 
 
@@ -58,8 +60,56 @@ class ClipBatch(_Moves):
 
 
 @dataclass
+class Sentences(_Moves):
+    """The sentences of Q questions, word by word, padded to one length."""
+
+    words: Tensor
+    """``(Q, W, E)`` float32 frozen vectors, one a word (or token); zeros where ``mask`` is False."""
+    mask: Tensor
+    """``(Q, W)`` bool: True where there is a word."""
+
+    @classmethod
+    def collate(cls, sentences: Sequence[Tensor]) -> Sentences:
+        """Pad ``(W, E)`` vectors of each sentence to the longest and stack them."""
+        lengths = torch.tensor([len(words) for words in sentences])
+        padded = torch.nn.utils.rnn.pad_sequence(list(sentences), batch_first=True)
+        return cls(padded, torch.arange(padded.shape[1]) < lengths[:, None])
+
+
+@dataclass
+class Examples(_Moves):
+    """The example videos of Q questions, S of each, padded to one length: this is what is looked for."""
+
+    features: Tensor
+    """``(Q, S, T, C)`` float32; zeros where ``mask`` is False."""
+    mask: Tensor
+    """``(Q, S, T)`` bool: True where there is a feature."""
+    inside: Tensor
+    """``(Q, S, T)`` float32: the share of each cell that is inside what is looked for."""
+
+    @classmethod
+    def collate(cls, questions: Sequence[Sequence[tuple[Features, Sequence[Segment]]]]) -> Examples:
+        """Pad example videos, each with its segments in seconds, to the longest; every question has as many.
+
+        A question with fewer examples than another repeats its own in order.
+        """
+        most = max(len(examples) for examples in questions)
+        rows = [list(examples)[i % len(examples)] for examples in questions for i in range(most)]
+        batch = Batch.collate([features for features, _ in rows])
+        inside = torch.zeros(batch.mask.shape)
+        for i, (features, segments) in enumerate(rows):
+            inside[i, : features.grid.count] = torch.from_numpy(features.grid.covered(times(segments)))
+        shape = len(questions), most, *batch.mask.shape[1:]
+        return cls(batch.features.view(*shape, -1), batch.mask.view(shape), inside.view(shape))
+
+
+@dataclass
 class Batch(_Moves):
-    """Feature sequences of B videos (or windows of videos), padded to one length, with their clocks."""
+    """Feature sequences of B videos (or windows of videos), padded to one length, with their clocks.
+
+    What is asked of them, where a localizer is asked anything (:mod:`cuemark.localizers.questions`), are Q questions,
+    each about one row; several may be about the same one, whose features are there once.
+    """
 
     features: Tensor
     """``(B, T, C)`` float32; zeros where ``mask`` is False."""
@@ -70,7 +120,15 @@ class Batch(_Moves):
     durations: list[float]
     """Seconds of each row's video."""
     truth: list[tuple[Segment, ...]] | None = None
-    """The annotated segments of each row's video, in training."""
+    """The annotated segments of each row's video, in training; where there are questions, what answers each."""
+    about: Tensor | None = None
+    """``(Q,)`` int64: the row that each question is about."""
+    sentences: Sentences | None = None
+    """The questions, to a localizer that is asked sentences."""
+    examples: Examples | None = None
+    """The questions, to a localizer that is shown examples."""
+    proposals: list[tuple[Segment, ...]] | None = None
+    """Scored proposals of each row's video in seconds, best first, to a localizer that judges those of another."""
 
     @classmethod
     def collate(cls, rows: Sequence[Features], truth: Sequence[Sequence[Segment]] | None = None) -> Batch:
@@ -112,6 +170,10 @@ class Trainable(Protocol):
 class Localizer(Trainable, Protocol):
     """All that ``localization.py`` knows of a model."""
 
+    asked: ClassVar[Literal["classes", "sentence", "examples"]]
+    """What it answers: where are your classes, where is this sentence, or where is more of this?"""
+    judges: ClassVar[bool]
+    """Whether it judges the proposals of another localizer (``batch.proposals``)."""
     classes: tuple[str, ...]
 
     def views(self, features: Features) -> list[Features]:
@@ -119,9 +181,12 @@ class Localizer(Trainable, Protocol):
         ...
 
     def decode(self, out: dict[str, Tensor], batch: Batch) -> list[list[Segment]]:
-        """Candidates of each row, best first, in seconds, inside the video; before suppression."""
+        """Candidates of each row, or of each question where there are any; best first, in seconds, inside the video.
+
+        They are not suppressed yet.
+        """
         ...
 
     def select(self, candidates: list[Segment]) -> list[Segment]:
-        """The final answer for one video from the candidates of all its views (suppression, top k)."""
+        """The final answer for one video (or question) from the candidates of all its views (suppression, top k)."""
         ...

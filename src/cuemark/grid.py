@@ -70,6 +70,15 @@ class Grid:
         """Seconds to positions in cells; not clipped."""
         return (seconds - self.start) / self.step
 
+    def covered(self, spans: np.ndarray) -> np.ndarray:
+        """``(count,)`` float32: the share of each cell that lies inside any of ``spans``, ``(n, 2)`` seconds."""
+        left = np.arange(self.count, dtype=np.float64)
+        share, reached = np.zeros(self.count), -np.inf
+        for a, b in self.position(np.asarray(spans, np.float64).reshape(-1, 2)[np.argsort(spans[:, 0])]).tolist():
+            share += (np.minimum(left + 1, b) - np.maximum(left, max(a, reached))).clip(min=0)  # an overlap counts once
+            reached = max(b, reached)
+        return share.clip(max=1).astype(np.float32)
+
     def to_json(self) -> dict[str, float | int]:
         return asdict(self)
 

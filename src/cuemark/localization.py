@@ -8,7 +8,7 @@ from pathlib import Path
 from cuemark.errors import CuemarkError, ModelError
 from cuemark.extraction import features_of
 from cuemark.feature_folder import FeatureFolder
-from cuemark.localizers.trained import TrainedLocalizer, predict
+from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment
 
@@ -33,7 +33,7 @@ def localize(video: str | Path, model: TrainedLocalizer) -> list[Segment]:
         raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
                          "train it with encoder.start, or localize on extracted features.")
     features, _ = features_of(video, model.encoder, model.extraction)
-    return predict(model.network, {"": features})[""]
+    return model.predict({"": features})[""]
 
 
 def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer
@@ -69,4 +69,4 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
     """
     model.fits(folder)
     chosen = list(folder) if only is None else [v for v in only if v in folder]
-    return predict(model.network, {vid: folder[vid] for vid in chosen})
+    return model.predict({vid: folder[vid] for vid in chosen})

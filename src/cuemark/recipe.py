@@ -54,6 +54,9 @@ class Data:
     classes: str | tuple[str, ...] | None = None
     """Train and validate on these classes only: their names, or a file of them (one a line, a JSON list, or a few-shot
     split, whose ``base`` ones are taken). Videos that show any other class are left out whole."""
+    proposals: str | None = None
+    """What a localizer that judges proposals (P-GCN) is given: the checkpoint of another localizer on the same
+    features, which then travels inside its own, or a file of predictions."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Encoder:
     clip: ClipConfig = field(default_factory=ClipConfig)
     sampling: Sampling = field(default_factory=Sampling)
     text: str = "bert"
-    """Text encoder: "bert", "minilm", or a name or folder for ``transformers``."""
+    """Text encoder: "bert", "minilm", or a name or folder for ``transformers``. To a localizer that is asked sentences
+    also a file of GloVe's vectors (``.txt``)."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import importlib.util
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ class TextEncoder:
         self._tokenizer = tokenizer
         self._model = model.eval().requires_grad_(False)
         self._known: dict[str, Tensor] = {}
+        self._read: dict[str, Tensor] = {}
 
     @classmethod
     def load(cls, name: str | Path, device: str = "cpu") -> TextEncoder:
@@ -264,12 +266,31 @@ class TextEncoder:
             return torch.zeros(0, self.dim)
         return torch.stack([self._known[sentence] for sentence in sentences])
 
+    def words(self, sentences: Sequence[str]) -> list[Tensor]:
+        """The vectors of the tokens of each sentence, before pooling; of each distinct one only the first time.
+
+        Args:
+            sentences: n strings; what is longer than ``max_tokens`` is cut.
+
+        Returns:
+            n times ``(W, dim)`` float32 on the CPU, without gradient; the tokens that mark start and end are there too.
+        """
+        for sentence in dict.fromkeys(sentences):
+            if sentence not in self._read:
+                tokens = self._tokenizer(sentence, truncation=True, max_length=self.max_tokens)
+                self._read[sentence] = self._states([tokens])[0].float().cpu()
+        return [self._read[sentence] for sentence in sentences]
+
     @torch.no_grad()
-    def _forward(self, rows: list[Any]) -> Tensor:
-        """Rows of equally many tokens to ``(len(rows), dim)``."""
+    def _states(self, rows: list[Any]) -> Tensor:
+        """Rows of equally many tokens to ``(len(rows), tokens, dim)``."""
         device = self._model.device
         inputs = {key: torch.tensor([row[key] for row in rows], device=device) for key in rows[0]}
-        states = self._model(**inputs).last_hidden_state
+        return self._model(**inputs).last_hidden_state
+
+    def _forward(self, rows: list[Any]) -> Tensor:
+        """Rows of equally many tokens to ``(len(rows), dim)``."""
+        states = self._states(rows)
         pooled = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
         if self.normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
@@ -334,3 +355,66 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+class GloVe:
+    """Vectors of words from a file of GloVe's (Pennington et al., EMNLP 2014) or of the same layout.
+
+    Attributes:
+        name: the file; loads the same vectors again.
+        dim: width of the vectors.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Look where each word's line is; vectors are read when their word is met.
+
+        Raises:
+            ModelError: no such file, or its lines are not a word and as many numbers each.
+        """
+        self.name = str(path)
+        self._at: dict[str, int] = {}
+        self._vectors: dict[str, Tensor] = {}
+        try:
+            with open(path, "rb") as file:
+                at = 0
+                for line in file:
+                    self._at.setdefault(line.split(b" ", 1)[0].decode("utf-8", "replace"), at)
+                    at += len(line)
+        except OSError as error:
+            raise ModelError(f"'{path}' cannot be read ({error.strerror or error}); name a file of GloVe vectors, such "
+                             "as glove.6B.300d.txt.") from None
+        self.dim = len(self._vector(next(iter(self._at)))) if self._at else 0
+        if not self.dim:
+            raise ModelError(f"'{path}' holds no vectors of words; name a file of GloVe vectors, such as "
+                             "glove.6B.300d.txt.")
+
+    def words(self, sentences: Sequence[str]) -> list[Tensor]:
+        """``(W, dim)`` float32 vectors of the words of each sentence; of an unknown one zeros, as in 2D-TAN."""
+        return [torch.stack([self._vector(word) for word in sentence.lower().split() or [""]])
+                for sentence in sentences]
+
+    def _vector(self, word: str) -> Tensor:
+        if word not in self._vectors:
+            if word not in self._at:
+                return torch.zeros(self.dim)
+            with open(self.name, "rb") as file:
+                file.seek(self._at[word])
+                try:
+                    numbers = [float(x) for x in file.readline().split()[1:]]
+                except ValueError:
+                    numbers = []
+            self._vectors[word] = torch.tensor(numbers)
+        return self._vectors[word]
+
+
+@lru_cache(maxsize=4)
+def words_of(name: str) -> GloVe | TextEncoder:
+    """What reads a sentence word by word: a file of GloVe's vectors (``.txt``), or any :class:`TextEncoder` by name.
+
+    Raises:
+        ModelError: see :class:`GloVe` and :meth:`TextEncoder.load`.
+    """
+    return GloVe(name) if name.endswith(".txt") else TextEncoder.load(name)

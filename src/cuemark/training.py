@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,8 @@ import torch
 from torch import nn
 
 from cuemark import ranks, video
-from cuemark.batch import Batch
 from cuemark.clips import ClipSet
-from cuemark.conversion import truth_of
+from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.encoders import weights
 from cuemark.encoders.resnet3d import ResNet3D
@@ -34,17 +33,19 @@ from cuemark.feature_folder import USUAL, FeatureFolder, global_features
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer
-from cuemark.localizers.trained import TrainedLocalizer, predict
+from cuemark.localizers.questions import FeatureData, Words, predict, questions_of, rows_of
+from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import LAST, Result, fit
 from cuemark.metrics.detection import detection
+from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
 from cuemark.recipe import Data, Recipe
-from cuemark.segments import Segment, Truth, labels_of, read_json, replacing, subset, write_json
+from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, replacing, subset, write_json
 from cuemark.settings import build, override
-from cuemark.text import TextEncoder
+from cuemark.text import TextEncoder, words_of
 
 ENCODER_FILE = "encoder.safetensors"
 LOCALIZER_FILE = "localizer.safetensors"
@@ -299,25 +300,8 @@ def sweep(recipe: Recipe, field: str, values: Sequence[Any], out: str | Path, de
 # ---------------------------------------------------------------------------------------------- localizers
 
 
-@dataclass
-class FeatureData:
-    """Batches of feature sequences; every epoch's order depends on (seed, epoch) alone."""
-
-    rows: list[tuple[Features, tuple[Segment, ...]]]
-    batch: int
-    seed: int = 0
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch)
-
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        order = np.random.default_rng((self.seed, number)).permutation(len(self.rows))
-        for i in range(skip, len(self)):
-            chosen = [self.rows[j] for j in order[i * self.batch : (i + 1) * self.batch]]
-            yield Batch.collate([f for f, _ in chosen], [t for _, t in chosen])
-
-
-def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) -> tuple[TrainedLocalizer, Result]:
+def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, device: torch.device | str = "cpu"
+          ) -> tuple[TrainedLocalizer, Result]:
     """Train a localizer on a features folder and write ``out/localizer.safetensors``.
 
     Args:
@@ -347,41 +331,76 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None) 
     if len(missing) == len(training):
         raise DataError(f"'{features.folder}' has features of none of the {len(training)} training videos; "
                         f"'{missing[0]}' is the first that is missing: extract them.")
+    held = {vid: video for vid, video in subset(truth, *recipe.data.validate).items() if vid in features}
+    if recipe.data.validate and not held:
+        raise DataError(f"'{features.folder}' has features of none of the "
+                        f"{len(subset(truth, *recipe.data.validate))} validation videos; extract them, or set "
+                        "data.validate = [].")
+
+    options = dict(recipe.options)
+    asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
+    text = recipe.encoder.text if asked == "sentence" else None
+    words = None
+    if text is not None:
+        reader = words_of(text)
+        words, options["text_dim"] = reader.words, reader.dim
     torch.manual_seed(recipe.seed)
-    network = build_localizer(recipe.system, recipe.options, features.dim, labels_of(training))
+    network = build_localizer(recipe.system, options, features.dim, labels_of(training))
     if encoder is not None and encoder.class_head and getattr(network.config, "names", None) == "encoder":
         name_by = getattr(network, "name_by")  # noqa: B009 (of those that have such names)
         name_by(encoder.class_head["weight"], encoder.class_head["bias"], encoder.classes)
-    rows = [(view, training[vid].annotations) for vid in training if vid in features
-            for view in network.views(features[vid])]
+    used = {vid: features[vid] for vid in (*training, *held) if vid in features}
+    proposer, proposed = _proposals(recipe.data.proposals, features, used) if judges else (None, None)
+    data = FeatureData(rows_of(network, used, training, proposed), recipe.optim.batch, recipe.seed, words)
+    if not data.rows:
+        raise DataError(f"'{recipe.data.truth}' has no sentence with a moment in any of the training videos; a "
+                        f"{recipe.system} learns from annotations that have a sentence.")
 
-    validate = None
-    if recipe.data.validate:
-        validation = subset(truth, *recipe.data.validate)
-        held = {vid: features[vid] for vid in validation if vid in features}
-        if not held:
-            raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
-                            "extract them, or set data.validate = [].")
-        validate = _score({vid: validation[vid] for vid in held}, held)
     result = fit(
-        network, FeatureData(rows, recipe.optim.batch, recipe.seed), recipe.optim, out,
-        what=f"training {recipe.system}", seed=recipe.seed, validate=validate, validate_every=recipe.validate_every,
+        network, data, recipe.optim, out, what=f"training {recipe.system}", seed=recipe.seed, device=device,
+        validate=_score(held, used, words, proposed) if held else None, validate_every=recipe.validate_every,
         checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
         identity={"recipe": recipe.identity(), "weights": features.meta["weights"], "annotations": _digest(training)},
     )
+    network.to("cpu")
     described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
     described |= {k: features.meta.get(k, usual) for k, usual in USUAL.items()}
     trained = TrainedLocalizer(network, recipe.system, described, encoder,
-                               {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)})
+                               {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
+                               proposer)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
 
 
-def _score(truth: Truth, features: Mapping[str, Features]) -> Callable[[nn.Module], dict[str, float]]:
-    """Average mAP, or the area under AR@AN of a localizer that gives no names, as their papers choose weights."""
+def _proposals(source: str | None, folder: FeatureFolder, features: Mapping[str, Features]
+               ) -> tuple[TrainedLocalizer | None, Predictions]:
+    """What is proposed in each video: by a localizer's checkpoint, or in a file of predictions or proposals."""
+    if source is None:
+        raise DataError("this localizer judges the proposals of another; name a localizer's checkpoint or a file of "
+                        "predictions in the recipe: data.proposals.")
+    if Path(source).suffix == ".safetensors":
+        proposer = TrainedLocalizer.load(source)
+        proposer.fits(folder)
+        return proposer, proposer.predict(features)
+    found = predictions_of(source)
+    if not any(vid in found for vid in features):
+        raise DataError(f"'{source}' has proposals for none of the videos; the first is '{next(iter(features))}'.")
+    return None, found
+
+
+def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, proposed: Predictions | None
+           ) -> Callable[[nn.Module], dict[str, float]]:
+    """Average mAP; the area under AR@AN of a localizer that gives no names; mean tIoU of answers to sentences."""
+    questions = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
+    held = {vid: features[vid] for vid in truth}
 
     def validate(network: nn.Module) -> dict[str, float]:
-        found = predict(network, features)  # type: ignore[arg-type]
+        asked = network.asked == "sentence"
+        found = predict(network, held, questions=questions if asked else None,  # type: ignore[arg-type]
+                        words=words, proposals=proposed)
+        if asked:
+            answered = grounding(truth, found, tious=(0.5, 0.7))
+            return {"score": answered.miou, "r1_05": float(answered.recall[0, 0])}
         if not network.classes:
             return {"score": proposals(truth, found).auc}
         score = detection(truth, found)

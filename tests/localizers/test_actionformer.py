@@ -15,7 +15,8 @@ from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.localizers import build
 from cuemark.localizers.actionformer import ActionFormer, Config, Window
-from cuemark.localizers.trained import TrainedLocalizer, predict
+from cuemark.localizers.questions import predict
+from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.nn.points import distance_iou_loss, focal_loss, level_sizes, pyramid_points
 from cuemark.recipe import load_recipe
 from cuemark.segments import Segment, tiou

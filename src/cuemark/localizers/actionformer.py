@@ -41,7 +41,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -195,6 +195,8 @@ class ActionFormer(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
+    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    judges: ClassVar[bool] = False
 
     positives: Tensor
     """Moving average of the number of positive points of a batch: what losses are divided by."""

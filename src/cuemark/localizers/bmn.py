@@ -43,7 +43,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -143,6 +143,8 @@ class BMN(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
+    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    judges: ClassVar[bool] = False
 
     _by_duration: Tensor
     _by_end: Tensor

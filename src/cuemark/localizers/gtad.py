@@ -40,7 +40,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -160,6 +160,8 @@ class GTAD(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
+    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    judges: ClassVar[bool] = False
 
     _cell: Tensor
 

@@ -1,28 +1,30 @@
 """A trained localizer as it is used: network, class names, what its features are, and what makes them.
 
-A checkpoint of kind ``localizer`` holds ``network.*`` and, when it was made with an encoder at hand, ``encoder.*``:
-then it loads and runs on a raw video with nothing beside it.
+A checkpoint of kind ``localizer`` holds ``network.*``; when it was made with an encoder at hand, ``encoder.*``: then it
+loads and runs on a raw video with nothing beside it; and when it judges the proposals of another, that one whole as
+``proposer.*``. What reads its sentences is frozen and public, and goes by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cuemark import checkpoint
-from cuemark.batch import Batch, Localizer
+from cuemark.batch import Localizer
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError
 from cuemark.extraction import ExtractConfig
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import build
+from cuemark.localizers.questions import Question, predict
 from cuemark.segments import Predictions, Segment
+from cuemark.text import words_of
 
 
 @dataclass
@@ -37,6 +39,10 @@ class TrainedLocalizer:
     encoder: VideoEncoder | None = None
     made: dict[str, Any] = field(default_factory=dict)
     """Recipe and scores."""
+    text: str | None = None
+    """What reads sentences (:func:`cuemark.text.words_of`), for one that is asked any."""
+    proposer: TrainedLocalizer | None = None
+    """The one whose proposals it judges, on the same features."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -61,17 +67,36 @@ class TrainedLocalizer:
                     f"but this localizer was trained on {self.features.get(key)} ({self.features.get('encoder')}); "
                     "extract with the encoder it was trained on, or train again on these features.")
 
+    def predict(self, features: Mapping[str, Features], questions: Mapping[str, Sequence[Question]] | None = None,
+                proposals: Mapping[str, Sequence[Segment]] | None = None) -> Predictions:
+        """:func:`cuemark.localizers.questions.predict`, with what reads sentences and who proposes.
+
+        Args:
+            proposals: of each video; by default those of ``proposer``.
+        """
+        if self.network.judges and proposals is None and self.proposer is not None:
+            proposals = self.proposer.predict(features)
+        words = words_of(self.text).words if self.text is not None and questions is not None else None
+        return predict(self.network, features, questions=questions, words=words, proposals=proposals)
+
     def save(self, path: str | Path) -> None:
         """Write a localizer checkpoint, atomically."""
+        checkpoint.save(path, *self._parts())
+
+    def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         assert isinstance(self.network, nn.Module)
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         meta: dict[str, Any] = {
             "kind": "localizer", "name": self.name, "config": asdict(self.network.config),  # type: ignore[call-overload]
-            "classes": list(self.classes), "features": self.features, "made": self.made, "encoder": None}
+            "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
+            "encoder": None, "proposer": None}
         if self.encoder is not None:
             tensors |= {f"encoder.{k}": v for k, v in self.encoder.to_tensors().items()}
             meta["encoder"] = self.encoder.to_meta()
-        checkpoint.save(path, tensors, meta)
+        if self.proposer is not None:
+            rest, meta["proposer"] = replace(self.proposer, encoder=None)._parts()
+            tensors |= {f"proposer.{k}": v for k, v in rest.items()}
+        return tensors, meta
 
     @classmethod
     def load(cls, path: str | Path) -> TrainedLocalizer:
@@ -80,43 +105,19 @@ class TrainedLocalizer:
         Raises:
             ModelError: see :func:`cuemark.checkpoint.load`.
         """
-        tensors, meta = checkpoint.load(path, "localizer")
+        return cls._of(*checkpoint.load(path, "localizer"), f"'{path}'")
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> TrainedLocalizer:
         network = build(meta["name"], meta["config"], int(meta["features"]["dim"]), meta["classes"])
         try:
             network.load_state_dict(checkpoint.section(tensors, "network"))
         except RuntimeError as error:
-            raise ModelError(f"the weights in '{path}' do not fit the {meta['name']} it describes "
+            raise ModelError(f"the weights in {where} do not fit the {meta['name']} it describes "
                              f"({str(error).splitlines()[-1].strip()}).") from None
-        encoder = None
+        encoder = proposer = None
         if meta["encoder"] is not None:
-            encoder = VideoEncoder.from_parts(checkpoint.section(tensors, "encoder"), meta["encoder"], f"'{path}'")
-        return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"])
-
-
-@torch.no_grad()
-def predict(network: Localizer, features: Mapping[str, Features], batch: int = 16) -> Predictions:
-    """The segments that a localizer finds in videos whose features are given; best first, in seconds.
-
-    Every video is cut into the views the network wants; candidates of all views of a video are settled together.
-    """
-    found: Predictions = {}
-    candidates: dict[str, list[Segment]] = {}
-    waiting: list[tuple[str, Features]] = []
-
-    def settle() -> None:
-        rows = Batch.collate([view for _, view in waiting])
-        for (vid, _), segments in zip(waiting, network.decode(network(rows), rows), strict=True):
-            candidates[vid].extend(segments)
-        waiting.clear()
-
-    for vid in features:
-        candidates[vid] = []
-        for view in network.views(features[vid]):
-            waiting.append((vid, view))
-            if len(waiting) == batch:
-                settle()
-    if waiting:
-        settle()
-    for vid, segments in candidates.items():
-        found[vid] = network.select(segments)
-    return found
+            encoder = VideoEncoder.from_parts(checkpoint.section(tensors, "encoder"), meta["encoder"], where)
+        if meta.get("proposer") is not None:
+            proposer = cls._of(checkpoint.section(tensors, "proposer"), meta["proposer"], where)
+        return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer)
