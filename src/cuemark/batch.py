@@ -175,6 +175,9 @@ class Localizer(Trainable, Protocol):
     judges: ClassVar[bool]
     """Whether it judges the proposals of another localizer (``batch.proposals``)."""
     classes: tuple[str, ...]
+    """Names it gives; none where it names nothing."""
+    config: Any
+    """Its own ``Config``."""
 
     def views(self, features: Features) -> list[Features]:
         """The pieces of a video that the network sees at once: the whole rescaled, or windows."""

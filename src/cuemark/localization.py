@@ -1,58 +1,163 @@
-"""Checkpoint and video to segments: the main job, on raw files of any length or on features that are there."""
+"""Checkpoint and video to segments: the main job, on raw files of any length or on features that are there.
+
+What is asked depends on the localizer: nothing where it knows its classes, sentences, or examples of what to find.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from cuemark.errors import CuemarkError, ModelError
+import torch
+
+from cuemark.errors import CallError, CuemarkError, ModelError
 from cuemark.extraction import features_of
 from cuemark.feature_folder import FeatureFolder
+from cuemark.grid import Features
+from cuemark.localizers.questions import Example, Question, questions_of
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.progress import Bar, say
-from cuemark.segments import Predictions, Segment
+from cuemark.segments import Predictions, Segment, Truth
+
+_SHOWN = re.compile(r"(?P<file>.+):(?P<start>\d+(?:\.\d+)?)-(?P<end>\d+(?:\.\d+)?)")
 
 
-def load(path: str | Path) -> TrainedLocalizer:
+@dataclass(frozen=True)
+class Shown:
+    """An example of what to find: where it is in a video file, in seconds."""
+
+    file: Path
+    start: float
+    end: float
+
+    @classmethod
+    def parse(cls, text: str) -> Shown:
+        """``FILE:START-END``, such as ``clip.mp4:3-7.5``.
+
+        Raises:
+            CallError: it is not that, or it ends before it starts.
+        """
+        found = _SHOWN.fullmatch(text)
+        if not found or not float(found["start"]) < float(found["end"]):
+            raise CallError(f"'{text}' is no example; write FILE:START-END in seconds, such as clip.mp4:3-7.5.")
+        return cls(Path(found["file"]), float(found["start"]), float(found["end"]))
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> TrainedLocalizer:
     """Read a localizer checkpoint.
 
     Raises:
         ModelError: no such file, or not a localizer's.
     """
-    return TrainedLocalizer.load(path)
+    return TrainedLocalizer.load(path).to(device)
 
 
-def localize(video: str | Path, model: TrainedLocalizer) -> list[Segment]:
-    """When does what the model knows happen in this video? Segments in seconds, best first.
+def localize(video: str | Path, model: TrainedLocalizer, queries: Sequence[str] = (),
+             examples: Sequence[str | Shown] = ()) -> list[Segment]:
+    """When does it happen in this video? Segments in seconds; best first, of each query.
+
+    Args:
+        queries: sentences, to a localizer that is asked any; the answers carry them.
+        examples: ``"clip.mp4:3-7"``: what to find more of, to a localizer that is shown examples.
 
     Raises:
-        VideoError: the file cannot be used.
+        VideoError: a file cannot be used.
         ModelError: the checkpoint holds no encoder.
+        CallError: the localizer cannot be asked that, or was asked nothing.
     """
-    if model.encoder is None:
-        raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
-                         "train it with encoder.start, or localize on extracted features.")
-    features, _ = features_of(video, model.encoder, model.extraction)
-    return model.predict({"": features})[""]
+    return _answer(video, model, asked_of(model, queries, examples))
 
 
-def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer
+def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer,
+                 queries: Sequence[str] = (), examples: Sequence[str | Shown] = ()
                  ) -> tuple[Predictions, dict[str, str]]:
-    """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing."""
+    """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing.
+
+    Raises:
+        ModelError, CallError: see :func:`localize`.
+        VideoError: an example cannot be used.
+    """
     files = dict(videos) if isinstance(videos, Mapping) else by_name(videos)
     found: Predictions = {}
     failed: dict[str, str] = {}
-    if model.encoder is None:
-        localize(next(iter(files.values()), ""), model)  # says why not
+    _eyes(model)
+    questions = asked_of(model, queries, examples)
     with Bar("localizing", len(files)) as bar:
         for name, path in files.items():
             try:
-                found[name] = localize(path, model)
+                found[name] = _answer(path, model, questions)
             except CuemarkError as error:
                 failed[name] = str(error)
                 say(f"left out: {error}")
             bar.advance()
     return found, failed
+
+
+def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequence[str] | None = None, *,
+                      queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), truth: Truth | None = None,
+                      proposals: Predictions | None = None) -> Predictions:
+    """Segments of the videos of a features folder.
+
+    Args:
+        only: these videos, where they are there.
+        queries: see :func:`localize`; the same sentences of every video.
+        examples: see :func:`localize`.
+        truth: to a localizer that is asked sentences: each video is asked its own of these.
+        proposals: to a localizer that judges them, where it has no proposer inside.
+
+    Raises:
+        ModelError: the features are not the ones the localizer was trained on.
+        CallError: see :func:`localize`.
+        VideoError: an example cannot be used.
+    """
+    model.fits(folder)
+    chosen = list(folder) if only is None else [v for v in only if v in folder]
+    if truth is not None and model.network.asked == "sentence" and not queries:
+        chosen = [vid for vid in chosen if vid in truth]
+        asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
+    else:
+        asked = dict.fromkeys(chosen, asked_of(model, queries, examples))
+    return model.predict({vid: folder[vid] for vid in chosen}, asked, proposals)
+
+
+def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Sequence[str | Shown] = ()
+             ) -> list[Question]:
+    """What a localizer is asked, checked against what it can answer; videos of examples are looked at once.
+
+    Raises:
+        CallError: it is asked what it cannot answer, or nothing where it needs a question.
+        VideoError: an example's file cannot be used.
+        ModelError: the checkpoint holds no encoder to look at examples.
+    """
+    kind = model.network.asked
+    if queries and kind != "sentence":
+        raise CallError(f"this {model.name} cannot be asked sentences; " + (
+            f"it finds its classes: {', '.join(model.classes[:5]) or 'any action'}{' …' * (len(model.classes) > 5)}."
+            if kind == "classes" else "show it examples of what to find (--examples)."))
+    if examples and kind != "examples":
+        raise CallError(f"this {model.name} cannot be shown examples; train a qat for that.")
+    if kind == "sentence":
+        if not [query for query in queries if query.strip()]:
+            raise CallError(f"this {model.name} answers sentences; ask it one (--query).")
+        return [Question(query) for query in queries]
+    if kind == "classes":
+        return []
+    if not examples:
+        raise CallError(f"this {model.name} finds more of what it is shown; show it examples (--examples "
+                        "clip.mp4:3-7).")
+    told = [Shown.parse(example) if isinstance(example, str) else example for example in examples]
+    seen: dict[Path, Features] = {}
+    shown: dict[Path, list[Segment]] = {}
+    for example in told:
+        if example.file not in seen:
+            seen[example.file] = _seen(example.file, model)
+        if example.start >= seen[example.file].duration:
+            raise CallError(f"the example {example.file}:{example.start:g}-{example.end:g} begins after its video has "
+                            f"ended ({seen[example.file].duration:.1f} s).")
+        shown.setdefault(example.file, []).append(Segment(example.start, example.end))
+    return [Question(examples=tuple(Example(seen[file], tuple(spans)) for file, spans in shown.items()))]
 
 
 def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:
@@ -61,12 +166,17 @@ def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:
     return {stem if stems.count(stem) == 1 else str(p): Path(p) for stem, p in zip(stems, paths, strict=True)}
 
 
-def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequence[str] | None = None) -> Predictions:
-    """Segments of the videos of a features folder.
+def _answer(video: str | Path, model: TrainedLocalizer, questions: Sequence[Question]) -> list[Segment]:
+    return model.predict({"": _seen(video, model)}, {"": questions})[""]
 
-    Raises:
-        ModelError: the features are not the ones the localizer was trained on.
-    """
-    model.fits(folder)
-    chosen = list(folder) if only is None else [v for v in only if v in folder]
-    return model.predict({vid: folder[vid] for vid in chosen})
+
+def _eyes(model: TrainedLocalizer) -> None:
+    if model.encoder is None:
+        raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
+                         "train it with encoder.start, or localize on extracted features.")
+
+
+def _seen(video: str | Path, model: TrainedLocalizer) -> Features:
+    _eyes(model)
+    assert model.encoder is not None
+    return features_of(video, model.encoder, model.extraction, device=model.device)[0]

@@ -8,16 +8,20 @@ import tomllib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from rich.table import Table
 
-from cuemark.cli.shell import SetOption, app, examples, named, screen, tabulated
+from cuemark.cli.shell import SetOption, Several, app, examples, named, screen, tabulated
 from cuemark.errors import CallError
 from cuemark.progress import say, silent
 
 if TYPE_CHECKING:
     from cuemark.loop import Result
+
+SHOWN = 20
+"""Videos whose tables are still printed when a file has all answers."""
 
 
 @app.command(help_epilogue=examples(
@@ -296,7 +300,8 @@ def gvf(features: Path, *, out: Path, pooling: Literal["max", "mean"] = "max") -
 @app.command(help_epilogue=examples(
     "cuemark train world_gtad --out runs/gtad --set data.features=features/clap",
 ))
-def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -> None:  # noqa: B006
+def train(recipe: Path, *, out: Path, set: SetOption = [], device: str = "auto",  # noqa: B006
+          json: bool = False) -> None:
     """Train a localizer on extracted features. A run that was stopped goes on.
 
     Parameters
@@ -307,14 +312,17 @@ def train(recipe: Path, *, out: Path, set: SetOption = [], json: bool = False) -
         Folder of the run; the localizer becomes localizer.safetensors in it.
     set
         Change a field of the recipe.
+    device
+        cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
     json
         Print the scores as JSON.
     """
+    from cuemark.extraction import chosen
     from cuemark.recipe import load_recipe
     from cuemark.training import LOCALIZER_FILE
     from cuemark.training import train as run
 
-    trained, result = run(load_recipe(recipe, set), out)
+    trained, result = run(load_recipe(recipe, set), out, device=chosen(device))
     _trained(out / LOCALIZER_FILE, result, json, trained.classes)
 
 
@@ -421,32 +429,68 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
 @app.command(help_epilogue=examples(
     "cuemark localize match.mp4 --model runs/gtad/localizer.safetensors",
     "cuemark localize videos/ --model runs/gtad/localizer.safetensors --out predictions.json",
+    "cuemark localize match.mp4 --model runs/tan2d/localizer.safetensors --query 'the red star spins'",
+    "cuemark localize match.mp4 --model runs/qat/localizer.safetensors --examples clip1.mp4:3-7 clip2.mp4:10-12",
+    "cuemark localize features/clap --model runs/tan2d/localizer.safetensors --truth test.json --out answers.json",
 ))
-def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None = None, json: bool = False) -> int:
-    """Find the moments a trained localizer knows in raw videos, in seconds.
+def localize(videos: list[Path], *, model: Path, query: Several = None,
+             examples_: Annotated[Several, Parameter(name="--examples")] = None, truth: Path | None = None,
+             subset: list[str] | None = None, proposals: Path | None = None, top: int = 10, out: Path | None = None,
+             device: str = "auto", json: bool = False) -> int:
+    """Find moments in raw videos, or in extracted features, in seconds: classes, sentences, or more of what is shown.
 
     Parameters
     ----------
     videos
-        Files, or folders of them.
+        Files, or folders of them; or one features folder.
     model
         Localizer checkpoint (the encoder travels inside it).
+    query
+        A sentence to find, for a localizer that is asked sentences; may be repeated.
+    examples_
+        FILE:START-END in seconds, what to find more of, for a localizer that is shown examples; may be repeated.
+    truth
+        Of a features folder: take the videos of this truth file, and ask each its own sentences.
+    subset
+        Take only these splits of the truth.
+    proposals
+        Of a features folder: proposals to judge, for a localizer that has no proposer inside.
     top
-        Show this many of each video; --out and --json hold all.
+        Show this many of each video and query; --out and --json hold all.
     out
         Write all segments to this file, in cuemark's (and ActivityNet's) prediction format.
+    device
+        cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
     json
         Print all segments as JSON instead of a table.
     """
-    from cuemark import video
-    from cuemark.localization import load, localize_all
-    from cuemark.segments import UNLABELLED, predictions_json, write_predictions
+    from itertools import groupby
 
-    trained = load(model)
-    files = video.expand(videos)
-    if not files:
-        raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-    found, failed = localize_all(files, trained)
+    from cuemark import video
+    from cuemark.conversion import predictions_of, truth_of
+    from cuemark.extraction import chosen
+    from cuemark.feature_folder import MANIFEST, FeatureFolder
+    from cuemark.localization import load, localize_all, localize_features
+    from cuemark.segments import UNLABELLED, predictions_json, write_predictions
+    from cuemark.segments import subset as part
+
+    trained = load(model, chosen(device))
+    failed: dict[str, str] = {}
+    if len(videos) == 1 and (videos[0] / MANIFEST).is_file():
+        known = None if truth is None else truth_of(truth)
+        if known is not None and subset:
+            known = part(known, *subset)
+        found = localize_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
+                                  queries=query or (), examples=examples_ or (), truth=known,
+                                  proposals=None if proposals is None else predictions_of(proposals))
+    else:
+        for name, value in (("truth", truth), ("proposals", proposals)):
+            if value is not None:
+                raise CallError(f"--{name} goes with a features folder; these are videos.")
+        files = video.expand(videos)
+        if not files:
+            raise CallError(f"no video found in {', '.join(map(str, videos))}.")
+        found, failed = localize_all(files, trained, query or (), examples_ or ())
     told = {"failed": failed} if failed else {}
     if out is not None and found:
         write_predictions(out, found, told)
@@ -455,10 +499,15 @@ def localize(videos: list[Path], *, model: Path, top: int = 10, out: Path | None
         return 1 if failed else 0
     console = screen()
     for name, segments in found.items():
-        table = Table("start", "end", "what", "score", title=name, title_justify="left", header_style="bold")
-        for s in segments[:top]:
-            table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or UNLABELLED, f"{s.score or 0:.3f}")
-        console.print(table)
+        if out is not None and len(found) > SHOWN:
+            break  # nobody reads so many tables; the file has all
+        for asked, answers in groupby(segments, lambda s: s.query):
+            title = name if asked is None else f"{name}: {asked}"
+            table = Table("start", "end", "what", "score", title=title, title_justify="left", header_style="bold")
+            for s in list(answers)[:top]:
+                table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or ("" if asked else UNLABELLED),
+                              f"{s.score or 0:.3f}")
+            console.print(table)
     if out is not None:
         print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0

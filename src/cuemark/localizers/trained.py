@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cuemark import checkpoint
@@ -54,6 +55,23 @@ class TrainedLocalizer:
         """How the features it was trained on were made; those of a raw video are made so too."""
         return ExtractConfig.of(self.features)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self._module.parameters()).device
+
+    @property
+    def _module(self) -> nn.Module:
+        assert isinstance(self.network, nn.Module)
+        return self.network
+
+    def to(self, device: torch.device | str) -> TrainedLocalizer:
+        """The same, computing there from now on."""
+        self._module.to(device)
+        if self.proposer is not None:
+            self.proposer.to(device)
+        return self
+
     def fits(self, folder: FeatureFolder) -> None:
         """Refuse features that are not the ones it was trained on (they would give 0 mAP, silently).
 
@@ -84,10 +102,9 @@ class TrainedLocalizer:
         checkpoint.save(path, *self._parts())
 
     def _parts(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        assert isinstance(self.network, nn.Module)
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors = {f"network.{k}": v for k, v in self._module.state_dict().items()}
         meta: dict[str, Any] = {
-            "kind": "localizer", "name": self.name, "config": asdict(self.network.config),  # type: ignore[call-overload]
+            "kind": "localizer", "name": self.name, "config": asdict(self.network.config),
             "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
             "encoder": None, "proposer": None}
         if self.encoder is not None:
