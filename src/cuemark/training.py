@@ -331,11 +331,11 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if len(missing) == len(training):
         raise DataError(f"'{features.folder}' has features of none of the {len(training)} training videos; "
                         f"'{missing[0]}' is the first that is missing: extract them.")
-    held = {vid: video for vid, video in subset(truth, *recipe.data.validate).items() if vid in features}
-    if recipe.data.validate and not held:
-        raise DataError(f"'{features.folder}' has features of none of the "
-                        f"{len(subset(truth, *recipe.data.validate))} validation videos; extract them, or set "
-                        "data.validate = [].")
+    validation = subset(truth, *recipe.data.validate) if recipe.data.validate else {}
+    held = {vid: video for vid, video in validation.items() if vid in features}
+    if validation and not held:
+        raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
+                        "extract them, or set data.validate = [].")
 
     options = dict(recipe.options)
     asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
