@@ -15,7 +15,7 @@ from cuemark import own_data, video
 from cuemark.clips import Sampling
 from cuemark.conversion import convert, truth_of
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.own_data import FEW, UPDATES, Own, english, hold_out, own_recipe
+from cuemark.own_data import FEW, UPDATES, Own, english, hold_out, own_localizer, own_recipe
 from cuemark.recipe import header, load_recipe, whole
 from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_truth, write_truth
 from cuemark.training import ENCODER_FILE, pretrain
@@ -511,3 +511,58 @@ def test_the_worlds_videos_and_a_file_of_some_tool_become_an_encoder(tiny_world,
                        text=str(tiny_text) if objective == "clap" else None,
                        changes=[*CUT, "encoder.sampling.short=centre"])
     assert pretrain(load_recipe(again.file), tmp_path / "run")[1].steps == 2  # the same run: nothing is left to do
+
+
+# ---------------------------------------------------------------------------------------------- localizers
+
+
+TOY_GTAD = ("options.positions=8", "options.durations=8", "options.h1d=8", "options.h2d=8", "options.h3d=8",
+            "options.width=8", "options.groups=4", "options.inner_bins=2", "options.context_bins=2")
+
+
+def test_a_localizer_learns_from_features_and_a_table(tiny_features, tmp_path: Path, cuemark) -> None:
+    ids = list(tiny_features)
+    labels = table(tmp_path / "labels.csv", *((vid, 0.2, 1.0, ("run", "jump")[i % 2]) for i, vid in enumerate(ids)),
+                   ("elsewhere", 0, 1, "run"))
+    words = [w for change in (*TOY_GTAD, "optim.steps=2") for w in ("--set", change)]
+    ended = cuemark("train", "gtad", "--features", tiny_features.folder, "--annotations", labels, "--out",
+                    tmp_path / "run", "--json", *words)
+    assert ended.status == 0, ended.err
+    told = json.loads(ended.out)
+    assert (told["classes"], told["steps"]) == (["jump", "run"], 2)
+    assert "1 of 13 annotated videos have no features and are left out: 'elsewhere'." in ended.err
+    assert (tmp_path / "run" / "localizer.safetensors").exists()
+    recipe = load_recipe(tmp_path / "run" / "recipe.toml")
+    assert recipe.options["positions"] == 8
+    assert recipe.data.features == str(tiny_features.folder)
+    truth = read_truth(tmp_path / "run" / "truth.json")
+    assert Counter(v.subset for v in truth.values()) == {"training": 11, "validation": 1}
+    assert truth[ids[0]].duration == tiny_features[ids[0]].duration  # not the table's, which does not say
+    head = header(tmp_path / "run" / "recipe.toml")
+    assert head.commands == (f"cuemark train {tmp_path / 'run' / 'recipe.toml'} --out {tmp_path / 'run'}",)
+
+
+def test_a_localizers_recipe_says_what_was_decided(tiny_features, tmp_path: Path) -> None:
+    ids = list(tiny_features)
+    labels = table(tmp_path / "labels.csv", *((vid, 0.2, 1.0, "run") for vid in ids))
+    own = own_localizer("gtad", tiny_features.folder, labels, out=tmp_path / "run", validation_share=0,
+                        encoder="enc.safetensors")
+    sentences(own)
+    assert own.recipe.data.validate == ()
+    assert own.recipe.encoder.start == "enc.safetensors"
+    assert own.recipe.optim.steps == load_recipe("world_gtad").optim.steps
+    assert load_recipe(own.file) == own.recipe
+    said(own.notes, "no video is held out, as was asked")
+    said(own.notes, "the training has 160 updates of 8 videos")
+
+
+def test_what_a_localizer_cannot_learn_from_is_said(tiny_features, tmp_path: Path, cuemark) -> None:
+    labels = table(tmp_path / "labels.csv", ("nobody", 0, 1, "run"))
+    with pytest.raises(DataError, match=r"has features of none of the 1 annotated videos, such as 'nobody'"):
+        own_localizer("gtad", tiny_features.folder, labels, out=tmp_path / "run")
+    with pytest.raises(CallError, match="unknown localizer 'gtda'"):
+        own_localizer("gtda", tiny_features.folder, labels, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    ended = cuemark("train", "gtad", "--features", tiny_features.folder, "--out", tmp_path / "run")
+    assert ended.status == 2
+    assert "--annotations" in ended.err

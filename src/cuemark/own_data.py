@@ -4,6 +4,7 @@
 recipe has to say: classes, captions, background, which videos validate, the encoder, the text encoder and the length of
 the training. It writes three files: the truth as it is trained on, the captions, and the recipe, which does the same
 again with ``cuemark pretrain FILE``. What it decided, and what looks wrong with the data, it says in plain sentences.
+:func:`own_localizer` does so for a localizer on features that are there already.
 
 **Classes** are the labels; what is labelled "background" and the like is no class but the background it says.
 **Captions** are the sentences of the annotations and those of a file of their own. Annotations with sentences alone
@@ -36,6 +37,8 @@ from cuemark.conversion import CLOSE, check, truth_of
 from cuemark.datasets.format import Reading
 from cuemark.encoders import weights
 from cuemark.errors import DataError, ModelError, VideoError, unknown, within
+from cuemark.feature_folder import FeatureFolder
+from cuemark.localizers import LOCALIZERS
 from cuemark.pretraining import OBJECTIVES
 from cuemark.progress import Bar
 from cuemark.recipe import Recipe, tables, toml_lines
@@ -124,7 +127,7 @@ def own_recipe(videos: str | Path, annotations: str | Path, objective: str, *, o
     notes: list[str] = []
     warnings: list[str] = []
     truth = _read(annotations, format, fps, notes, warnings)
-    told = any(v.subset == "validation" for v in truth.values()) and any(v.subset == "training" for v in truth.values())
+    told = _told(truth)
     truth = _used(truth, notes)
     truth, described = _actions(truth, objective, str(annotations), notes)
     truth, files = _filmed(truth, videos, notes, warnings)
@@ -133,8 +136,9 @@ def own_recipe(videos: str | Path, annotations: str | Path, objective: str, *, o
     plan = _plan(objective, videos, out, encoder, text, features, seed, said, described, notes)
     recipe = build(Recipe, _changed(plan, changes), "recipe")
     clip = _clip(recipe)
-    subsets = _subsets(truth, told, validation_share, seed, clip, recipe, notes)
-    truth = {vid: replace(truth[vid], subset=subset) for vid, subset in subsets.items()}
+    usable = {vid: v for vid, v in truth.items()
+              if any(r.foreground for r in regions(vid, v, clip.seconds, recipe.encoder.sampling, False))}
+    truth = _split(truth, usable, told, validation_share, seed, notes)
     training = {vid: v for vid, v in truth.items() if v.subset == "training"}
     plan["data"]["validate"] = ["validation"] if len(training) < len(truth) else []
     clips = ClipSet(training, files, clip, recipe.encoder.sampling, kind.needs_background, seed=seed)
@@ -150,10 +154,86 @@ def own_recipe(videos: str | Path, annotations: str | Path, objective: str, *, o
     write_truth(out / TRUTH_FILE, truth)
     if said:
         write_truth(out / CAPTIONS_FILE, {vid: replace(truth[vid], annotations=tuple(s)) for vid, s in said.items()})
-    with replacing(out / RECIPE_FILE) as file:
-        lines = *_header(objective, videos, annotations, out, notes), "", *toml_lines(_changed(plan, changes))
-        file.write("\n".join(lines) + "\n")
+    _write(out, _header(f"{objective.upper()} on the videos in '{videos}'", annotations, "pretrain", out, notes), plan,
+           changes)
     return Own(recipe, out / RECIPE_FILE, tuple(notes), tuple(warnings))
+
+
+def own_localizer(system: str, features: str | Path, annotations: str | Path, *, out: str | Path,
+                  encoder: str | Path | None = None, proposals: str | Path | None = None, text: str | None = None,
+                  seed: int = 0, validation_share: float = 0.1, format: str | None = None, fps: float | None = None,
+                  changes: Sequence[str] = ()) -> Own:
+    """A recipe for a localizer on features of own videos, decided and written down; trains nothing.
+
+    Its size and rates are those of the built-in world's recipe, which trains on a CPU in minutes; ``changes`` make it
+    larger.
+
+    Args:
+        system: in :data:`cuemark.localizers.LOCALIZERS`.
+        features: features folder of the videos.
+        annotations: a file or folder in any format of :data:`cuemark.datasets.FORMATS`. To a localizer that is asked
+            sentences, labels are sentences where there are no others.
+        out: folder for truth.json and recipe.toml; it may be the folder of the run.
+        encoder: what made the features; with it the localizer answers on raw video.
+        proposals: for a localizer that judges them (``data.proposals`` of a recipe).
+        text: what reads sentences; None: "minilm" where its package is installed, else "bert".
+        seed: of the held-out videos and of the training.
+        validation_share: see :func:`own_recipe`.
+        format: of ``annotations``; None: recognise it.
+        fps: frames a second, where ``annotations`` counts frames and does not say.
+        changes: ``section.field=value``, as ``--set`` takes them; they win over what is decided here.
+
+    Raises:
+        CallError: no such localizer, format or setting, or an impossible share.
+        DataError: a file is malformed or holds predictions; no annotated video has features; there is nothing to learn.
+    """
+    if system not in LOCALIZERS:
+        raise unknown("localizer", system, LOCALIZERS)
+    within("validation_share", validation_share, 0, 0.5)
+    out, asked = Path(out), LOCALIZERS[system].asked
+    notes: list[str] = []
+    warnings: list[str] = []
+    folder = FeatureFolder.open(features)
+    truth = _read(annotations, format, fps, notes, warnings)
+    told = _told(truth)
+    truth = _used(truth, notes)
+    truth = _asked(truth, str(annotations), notes) if asked == "sentence" else _actions(
+        truth, system, str(annotations), notes)[0]
+    absent = [vid for vid in truth if vid not in folder]
+    if len(absent) == len(truth):
+        raise DataError(f"'{folder.folder}' has features of none of the {len(truth)} annotated videos, such as "
+                        f"'{absent[0]}'; extract them under the annotations' names (cuemark extract --truth).")
+    if absent:
+        warnings.append(f"{len(absent)} of {len(truth)} annotated videos have no features and are left out: "
+                        f"{_listed(absent)}.")
+    truth = {vid: replace(v, duration=folder[vid].duration) for vid, v in truth.items() if vid in folder}
+    truth = _split(truth, truth, told, validation_share, seed, notes)
+    training = {vid: v for vid, v in truth.items() if v.subset == "training"}
+
+    plan = tables(f"world_{system}")
+    plan |= {"system": system, "seed": seed}
+    plan["data"] = {"truth": str(out / TRUTH_FILE), "features": str(features), "train": ["training"],
+                    "validate": ["validation"] if len(training) < len(truth) else []}
+    plan["encoder"] = {"start": str(encoder)} if encoder is not None else {}
+    if asked == "sentence":
+        plan["encoder"]["text"] = text or _reader()
+        notes.append(f"sentences are read by '{plan['encoder']['text']}'.")
+    if proposals is not None:
+        plan["data"]["proposals"] = str(proposals)
+    rows = sum(len(v.annotations) for v in training.values()) if asked == "sentence" else len(training)
+    plan["optim"]["steps"] = max(plan["optim"]["steps"], math.ceil(EPOCHS * rows / plan["optim"]["batch"]))
+    recipe = build(Recipe, _changed(plan, changes), "recipe")
+    notes.append(f"the training has {_many(recipe.optim.steps or 0, 'update')} of {recipe.optim.batch} "
+                 f"{'questions' if asked == 'sentence' else 'videos'}; size and rates are those of world_{system}.")
+    warnings += _wrong_labels(truth, training, recipe) if asked != "sentence" else []
+    write_truth(out / TRUTH_FILE, truth)
+    _write(out, _header(f"{system} on the features in '{features}'", annotations, "train", out, notes), plan, changes)
+    return Own(recipe, out / RECIPE_FILE, tuple(notes), tuple(warnings))
+
+
+def _write(out: Path, header: Sequence[str], plan: Mapping[str, Any], changes: Sequence[str]) -> None:
+    with replacing(out / RECIPE_FILE) as file:
+        file.write("\n".join([*header, "", *toml_lines(_changed(plan, changes))]) + "\n")
 
 
 # ---------------------------------------------------------------------------------------------- what there is
@@ -220,6 +300,23 @@ def _actions(truth: Truth, objective: str, path: str, notes: list[str]) -> tuple
         notes.append(f"{_many(len(truth) - len(kept), 'video')} without any action {_are(len(truth) - len(kept))} left "
                      "out.")
     return kept, described
+
+
+def _asked(truth: Truth, path: str, notes: list[str]) -> Truth:
+    """The videos with a sentence; labels are sentences where there are no others."""
+    said = any(_sentence(s) for v in truth.values() for s in v.annotations)
+    found = {vid: replace(v, annotations=tuple(replace(s, sentence=sentence, label=EVENT) for s in v.annotations
+                                               if (sentence := _sentence(s) if said else s.label)))
+             for vid, v in truth.items()}
+    kept = {vid: v for vid, v in found.items() if v.annotations}
+    if not kept:
+        raise DataError(f"'{path}' has neither sentences nor labels to train on; describe its annotations.")
+    count = sum(len(v.annotations) for v in kept.values())
+    notes.append(f"{_many(count, 'sentence')} of {_many(len(kept), 'video')} are asked." if said else
+                 f"there are no sentences: the labels of {_many(count, 'annotation')} are asked as such.")
+    if len(kept) < len(truth):
+        notes.append(f"{_many(len(truth) - len(kept), 'video')} without any {_are(len(truth) - len(kept))} left out.")
+    return kept
 
 
 def _filmed(truth: Truth, folder: str | Path, notes: list[str], warnings: list[str]) -> tuple[Truth, dict[str, Path]]:
@@ -361,11 +458,19 @@ def _clip(recipe: Recipe) -> ClipConfig:
     return entry.clip if entry is not None and entry.clip is not None else weights.load(start).clip
 
 
-def _subsets(truth: Truth, told: bool, share: float, seed: int, clip: ClipConfig, recipe: Recipe, notes: list[str]
-             ) -> dict[str, str]:
+def _told(truth: Truth) -> bool:
+    """Whether the annotations say which videos train and which validate."""
+    return {"training", "validation"} <= {v.subset for v in truth.values()}
+
+
+def _split(truth: Truth, usable: Truth, told: bool, share: float, seed: int, notes: list[str]) -> Truth:
+    """The videos that train and those that validate, in the subsets "training" and "validation"."""
+    subsets = _subsets(truth, usable, told, share, seed, notes)
+    return {vid: replace(truth[vid], subset=subset) for vid, subset in subsets.items()}
+
+
+def _subsets(truth: Truth, usable: Truth, told: bool, share: float, seed: int, notes: list[str]) -> dict[str, str]:
     """Video id -> "training" or "validation"."""
-    usable = {vid: v for vid, v in truth.items()
-              if any(r.foreground for r in regions(vid, v, clip.seconds, recipe.encoder.sampling, False))}
     everyone = dict.fromkeys(truth, "training")
     if told:
         held = {vid for vid in usable if truth[vid].subset == "validation"}
@@ -442,11 +547,11 @@ def _schedule(plan: dict[str, Any], changes: Sequence[str], recipe: Recipe, clip
                  f"and the training {_many(steps, 'update')}.")
 
 
-def _header(objective: str, videos: str | Path, annotations: str | Path, out: Path, notes: Iterable[str]) -> list[str]:
+def _header(title: str, annotations: str | Path, command: str, out: Path, notes: Iterable[str]) -> list[str]:
     """The comment at the top of the recipe, as all recipes have one."""
-    lines = [f"{objective.upper()} on the videos in '{videos}', annotated in '{annotations}'.", "",
-             f"  cuemark pretrain {out / RECIPE_FILE} --out {out}", "", "Cost: not measured. Score: none known. "
-             "Settings: decided by cuemark, as follows.", *(f"- {note}" for note in notes)]
+    lines = [f"{title}, annotated in '{annotations}'.", "", f"  cuemark {command} {out / RECIPE_FILE} --out {out}", "",
+             "Cost: not measured. Score: none known. Settings: decided by cuemark, as follows.",
+             *(f"- {note}" for note in notes)]
     return [f"# {' '.join(line.split()) if not line.startswith('  ') else line}".rstrip() for line in lines]
 
 

@@ -19,6 +19,8 @@ from cuemark.progress import say, silent
 
 if TYPE_CHECKING:
     from cuemark.loop import Result
+    from cuemark.own_data import Own
+    from cuemark.recipe import Recipe
 
 SHOWN = 20
 """Videos whose tables are still printed when a file has all answers."""
@@ -203,14 +205,8 @@ def pretrain(recipe: Path | None = None, *, out: Path, set: SetOption = [], swee
         raise CallError("name a recipe (cuemark recipes lists them), or your own data with --videos and "
                         "--annotations.")
     else:
-        mine = own_recipe(videos, annotations, objective or "clap", out=out, captions=captions, encoder=encoder,
-                          text=text, features=features, changes=set)
-        for note in mine.notes:
-            say(note)
-        for warning in mine.warnings:
-            say(f"warning: {warning}")
-        say(f"the recipe is {mine.file}")
-        made = mine.recipe
+        made = _decided(own_recipe(videos, annotations, objective or "clap", out=out, captions=captions,
+                                   encoder=encoder, text=text, features=features, changes=set))
     if sweep is not None:
         field, values = _values(sweep)
         found = run_sweep(made, field, values, out, chosen(device))
@@ -299,31 +295,69 @@ def gvf(features: Path, *, out: Path, pooling: Literal["max", "mean"] = "max") -
 
 @app.command(help_epilogue=examples(
     "cuemark train world_gtad --out runs/gtad --set data.features=features/clap",
+    "cuemark train actionformer --features features/own --annotations labels.csv --encoder runs/own/encoder.safetensors"
+    " --out runs/actionformer",
+    "cuemark train pgcn --features features/own --annotations labels.csv --proposals runs/bmn/localizer.safetensors"
+    " --out runs/pgcn",
 ))
-def train(recipe: Path, *, out: Path, set: SetOption = [], device: str = "auto",  # noqa: B006
-          json: bool = False) -> None:
+def train(recipe: Path, *, out: Path, set: SetOption = [], features: Path | None = None,  # noqa: B006
+          annotations: Path | None = None, encoder: str | None = None, proposals: Path | None = None,
+          text: str | None = None, device: str = "auto", json: bool = False) -> None:
     """Train a localizer on extracted features. A run that was stopped goes on.
+
+    By a recipe; or, for own data, by the localizer's name with --features and --annotations: then a recipe is made,
+    said and kept in OUT.
 
     Parameters
     ----------
     recipe
-        A TOML file, or the name of one that ships with cuemark.
+        A TOML file, or the name of one that ships with cuemark (`cuemark recipes`); for own data the localizer's name.
     out
         Folder of the run; the localizer becomes localizer.safetensors in it.
     set
         Change a field of the recipe.
+    features
+        Own data: features folder of the videos (`cuemark extract`).
+    annotations
+        Own data: a file in any format that `cuemark convert` reads.
+    encoder
+        Own data: the checkpoint that made the features; with it inside, the localizer answers on raw video.
+    proposals
+        Own data: checkpoint of the localizer whose proposals this one judges, or a file of them.
+    text
+        Own data: what reads sentences, a text encoder or a file of GloVe's vectors.
     device
         cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
     json
         Print the scores as JSON.
     """
     from cuemark.extraction import chosen
+    from cuemark.own_data import own_localizer
     from cuemark.recipe import load_recipe
     from cuemark.training import LOCALIZER_FILE
     from cuemark.training import train as run
 
-    trained, result = run(load_recipe(recipe, set), out, device=chosen(device))
+    own = {"features": features, "annotations": annotations, "encoder": encoder, "proposals": proposals, "text": text}
+    if features is not None and annotations is not None:
+        made = _decided(own_localizer(str(recipe), features, annotations, out=out, encoder=encoder,
+                                      proposals=proposals, text=text, changes=set))
+    elif (extra := next((name for name, value in own.items() if value is not None), None)):
+        raise CallError(f"--{extra} is for own data, which needs both --features and --annotations; give both, or name "
+                        "a recipe alone and change it with --set.")
+    else:
+        made = load_recipe(recipe, set)
+    trained, result = run(made, out, device=chosen(device))
     _trained(out / LOCALIZER_FILE, result, json, trained.classes)
+
+
+def _decided(own: Own) -> Recipe:
+    """Say what was made of somebody's data."""
+    for note in own.notes:
+        say(note)
+    for warning in own.warnings:
+        say(f"warning: {warning}")
+    say(f"the recipe is {own.file}")
+    return own.recipe
 
 
 def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> None:
