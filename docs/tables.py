@@ -1,15 +1,21 @@
-"""Write the pages formats, metrics and recipes from the code: `python docs/tables.py`; a test keeps them current."""
+"""Write the pages that are made from the code: `python docs/tables.py`; a test keeps them current."""
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import re
 import sys
 import textwrap
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 from cuemark.datasets import FORMATS
+from cuemark.localizers import LOCALIZERS
 from cuemark.metrics import METRICS
+from cuemark.pretraining import OBJECTIVES
 from cuemark.recipe import SHIPPED, shipped
 
 
@@ -58,6 +64,9 @@ GROUPS = (
     ("activitynet", "ActivityNet", "A name without a system's variant is the paper's main one."),
     ("activitynet160", "Few-shot: the base classes of ActivityNet", "Videos that show another class are left out "
      "whole (`data.classes`)."),
+    ("anetcaptions", "ActivityNet Captions", "Sentences and the moments that they describe."),
+    ("charades", "Charades-STA", "Likewise."),
+    ("tacos", "TACoS", "Likewise."),
     ("thumos14", "THUMOS14", "Trained on its validation videos, chosen on its test videos, as TSP's release does."),
     ("world", "The built-in world", "Made by `cuemark world`; minutes on a CPU."),
 )
@@ -87,9 +96,50 @@ def recipes() -> str:
         "in a folder of its own, and keeps the encoder with the highest validation score, the mean accuracy of the two "
         "heads, over values and epochs: how TSP's paper chose. TSP's region head reads global video features from a "
         "file that `cuemark gvf` writes, from TSP's own, or from a features folder (`data.features`).", "",
-        "Not here, as what it needs is not in the house yet: BMN, P-GCN, BMT, QAT and 2D-TAN on these features. The "
+        "Not here, as what it needs is not in the house yet: BMT on these features. The "
         "encoders of other groups (LoFi, VideoCLIP, XDC) are features folders that you bring (`cuemark features "
         "import`).", "", *parts])
+
+
+SETTINGS = (
+    ("Of a recipe", "", "recipe", "Recipe"),
+    ("Data", "data", "recipe", "Data"),
+    ("The encoder", "encoder", "recipe", "Encoder"),
+    ("Its network", "encoder.network", "encoders.resnet3d", "Config"),
+    ("Its clips", "encoder.clip", "clips", "ClipConfig"),
+    ("Which clips it learns from", "encoder.sampling", "clips", "Sampling"),
+    ("The training", "optim", "loop", "Optim"),
+    *((f"Options of {name}", "options", f"pretraining.{name}", "Config") for name in OBJECTIVES),
+    *((f"Options of {name}", "options", f"localizers.{name}", "Config") for name in LOCALIZERS),
+)
+"""Title, section of a recipe, and the dataclass that it becomes."""
+
+
+def settings() -> str:
+    """The page of settings."""
+    parts = []
+    for title, section, module, kind in SETTINGS:
+        rows = [f"| `{f'{section}.' if section else ''}{name}` | `{_cell(value)}` | {_cell(_plain(told))} |"
+                for name, value, told in _fields(module, kind)]
+        parts += [f"## {title}", "", "| setting | default | what |", "|---|---|---|", *rows, ""]
+    return "\n".join([
+        "# Settings", "",
+        "Made by `python docs/tables.py` from the dataclasses that recipes become: every setting there is, with its "
+        "default. A recipe sets them in its tables, and `--set section.field=value` changes one for a run: "
+        "`cuemark pretrain world_clap --out runs/clap --set optim.chunk=64 --set encoder.sampling.balance=classes`. "
+        "`options.variant` names other settings that a localizer was released with.", "", *parts])
+
+
+def _fields(module: str, kind: str) -> Iterator[tuple[str, str, str]]:
+    """Name, default and docstring of a dataclass's settings, as its source has them; sections are passed over."""
+    source = inspect.getsource(getattr(import_module(f"cuemark.{module}"), kind))
+    body = ast.parse(textwrap.dedent(source)).body[0].body
+    for node, after in itertools.zip_longest(body, body[1:]):
+        if isinstance(node, ast.AnnAssign) and "field(default_factory" not in (value := ast.unparse(node.value)
+                                                                              if node.value else "–"):
+            told = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            if "ClassVar" not in ast.unparse(node.annotation):
+                yield ast.unparse(node.target), value, " ".join(told.split())
 
 
 def _docstring(module: str) -> str:
@@ -105,7 +155,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-PAGES = {"formats.md": formats, "metrics.md": metrics, "recipes.md": recipes}
+PAGES = {"formats.md": formats, "metrics.md": metrics, "recipes.md": recipes, "settings.md": settings}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import torch
 from conftest import SMALL_GTAD, complaint
 
 from cuemark import cli, video
-from cuemark.cli import main
+from cuemark.cli import main, shell
+from cuemark.cli.shell import screen, tabulated
 from cuemark.feature_files import read_global, verify
 from cuemark.feature_folder import FeatureFolder
 from cuemark.localization import localize
@@ -30,8 +32,9 @@ TRUTH, PREDICTIONS = DATA / "detection_small_truth.json", DATA / "detection_smal
 COMMANDS = ["demo", "world", "prepare", "pretrain", "train", "extract", "localize", "evaluate detection",
             "evaluate proposals", "evaluate grounding", "evaluate highlights", "evaluate frames",
             "evaluate captions", "evaluate episodes", "compare", "diagnose", "episodes", "analyze", "convert", "check",
-            "report", "weights list", "weights fetch", "weights convert", "features info", "features verify",
-            "features merge", "features match", "features concat", "features export", "features import", "recipes",
+            "report", "weights list", "weights fetch", "weights convert", "weights localizer", "features info",
+            "features verify", "features merge", "features match", "features concat", "features export",
+            "features import", "recipes",
             "gvf"]
 
 
@@ -308,6 +311,17 @@ def test_extract_takes_the_videos_of_a_truth_file(cuemark, encoder, tiny_world, 
                     "--out", tmp_path / "out")
     assert ended.status == 0
     assert list(FeatureFolder.open(tmp_path / "out")) == ["training_0004"]
+    assert (f"17 of 18 videos of the truth have no file in {tmp_path / 'videos'}: 'trimmed_0000', 'trimmed_0001', "
+            "'trimmed_0002', …\n") in ended.err
+
+
+def test_a_folder_that_is_not_there_leaves_none_behind(cuemark, encoder, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    for words in (["extract", "nope/", "--encoder", encoder, "--out", "out"], ["prepare", "nope/", "--out", "out"],
+                  ["localize", "nope/", "--model", model]):
+        assert "'nope' does not exist; check the path." in complaint(cuemark(*words))
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_prepare(cuemark, tiny_world, tmp_path):
@@ -321,6 +335,25 @@ def test_prepare(cuemark, tiny_world, tmp_path):
     again = json.loads(cuemark("prepare", *sources, "--out", tmp_path / "out", "--short-side", 64, "--json").out)
     assert (again["done"], len(again["skipped"])) == ([], 2)
     assert complaint(cuemark("prepare", *sources, "--out", tmp_path / "out", "--quality", 0), 2)
+    assert "short_side must be" in complaint(
+        cuemark("prepare", *sources, "--out", tmp_path / "new", "--short-side", 0), 2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_prepared_beside_its_sources_is_no_source(cuemark, tiny_world, tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "x.mp4").symlink_to(tiny_world.videos["trimmed_0000"])
+    words = ["prepare", tmp_path, "--out", tmp_path / "out", "--short-side", 64, "--workers", 0, "--json"]
+    assert json.loads(cuemark(*words).out)["done"] == ["x"]
+    assert json.loads(cuemark(*words).out)["skipped"] == ["x"]
+
+
+@pytest.mark.parametrize("command", ["prepare", "extract"])
+def test_one_decides_how_many_work_at_once(cuemark, encoder, tmp_path, command):
+    more = ["--encoder", encoder] if command == "extract" else []
+    ended = cuemark(command, "a.mp4", "--out", tmp_path / "out", "--ray", "local", "--workers", 2, *more)
+    assert "Ray decides how many work at once" in complaint(ended, 2)
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_by_name(cuemark, tmp_path, monkeypatch):
@@ -329,10 +362,50 @@ def test_weights_by_name(cuemark, tmp_path, monkeypatch):
     assert len([row for row in rows if row["name"].startswith(("tsp-", "tac-"))]) == 13
     assert not any(row["path"] for row in rows if row["encoder"])
     table = cuemark("weights", "list")
-    assert all(row["name"] in table.out for row in rows)
-    assert max(map(len, table.out.splitlines())) <= 80
+    *lines, kept = table.out.splitlines()
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert [row[0].removesuffix(" *") for row in cells] == [row["name"] for row in rows]
+    assert {row[0]: row[2] for row in cells if row[2] != "–"} == {
+        "torchvision-r2plus1d_18": "126", "torchvision-r3d_18": "134", "clip-b32 *": "605", "clip-b16 *": "599",
+        "clip-l14 *": "1711"}
+    assert max(map(len, lines)) <= 80
+    assert "* fetch only, until UnLoc" in table.out
+    assert "fetch only, until UnLoc" in cuemark("weights", "fetch", "--help").out
+    assert kept.startswith(f"kept in {tmp_path / 'weights'};")
     assert "tsp-activitynet-r2plus1d_18" in complaint(cuemark("weights", "fetch", "tsp-activitynet-r2plus1d18"), 2)
     assert "tsp-activitynet" in complaint(cuemark("extract", "v.mp4", "--encoder", "tsp-activitynet", "--out", "o"), 2)
+
+
+@pytest.mark.parametrize("width", [20, 50, 80, 120, None])
+def test_tables_lose_nothing_however_narrow(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width or ""))
+    long = "androidx_bbb_800x640_768kbps_30fps_avc_2b_firstpts_10_sec.mp4"
+    rows = [[long, 10.0, "300", "160x128", "h264", 29.97, "800x640"], ["a b.mp4", None, "4", "2x2", "vp9", 1.0, "8x8"]]
+    why = [["x", "video 'x.mp4' cannot be opened: it is damaged, cut off or not a video; get another copy of it."]]
+    columns = ["file", "seconds", "frames", "size", "was", "at fps", "of size"]
+    screen().print(tabulated(columns, rows, "Prepared"))
+    screen().print(tabulated(["video", "why"], why, "Not prepared"))
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    if width:
+        assert max(map(len, lines)) <= width
+        joined = "".join(re.sub(r"[│┃\s]", "", line) for line in lines)
+    else:  # a pipe: one line for each row, however wide
+        assert sum(long in line for line in lines) == 1
+        assert sum(why[0][1] in line for line in lines) == 1
+        joined = out.replace(" ", "")
+    for cell in ["Prepared", *columns, long, "10.00", "300", "160x128", "h264", "29.97", "800x640", "a b.mp4", "–"]:
+        assert cell.replace(" ", "") in joined
+    if width and width >= 50:  # words go to the next line, and none is broken
+        assert {word for line in lines for word in line.split()} >= set(why[0][1].split())
+
+
+def test_a_column_takes_what_the_others_leave():
+    assert shell._fitted([(3, 3), (4, 4)], 7) == [3, 4]
+    assert shell._fitted([(3, 9), (4, 40)], 20) == [9, 11]
+    assert shell._fitted([(3, 90), (4, 5)], 20) == [15, 5]
+    assert shell._fitted([(3, 3), (4, 4)], 6) is None
+    assert shell._fitted([], 5) == []
 
 
 def test_features_out_and_in_again(cuemark, tiny_features, tmp_path):

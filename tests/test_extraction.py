@@ -9,7 +9,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_encoder
+from kills import files, kill_at_random
 
 from cuemark import extraction, feature_folder, folders, video
 from cuemark.batch import normalised
@@ -204,6 +204,16 @@ def test_another_rate_than_the_encoders(films, tiny_encoder, fps):
     assert found.grid == Grid.of_clips(len(found.data), 4, 16, fps)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_gpu_sees_what_a_cpu_sees(films, tiny_encoder, tmp_path, bf16):
+    extract(films, tiny_encoder, tmp_path, ExtractConfig(4, bf16=bf16), device="cuda")
+    for vid, path in films.items():
+        here = torch.from_numpy(features_of(path, tiny_encoder, ExtractConfig(4))[0].data)
+        there = torch.from_numpy(np.load(tmp_path / f"{vid}.npy"))
+        assert torch.cosine_similarity(here, there).min() > 0.999
+
+
 def test_rows_go_to_the_file_and_not_to_memory(films, tiny_encoder, tmp_path):
     found = extraction._Video(films["ten"], tmp_path / "a.npy", tiny_encoder, ExtractConfig(4))
     assert found.rows is None
@@ -217,10 +227,6 @@ def test_rows_go_to_the_file_and_not_to_memory(films, tiny_encoder, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------- folders
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
 def test_the_folder_says_what_it_holds(films, tiny_encoder, tmp_path):
@@ -285,6 +291,52 @@ def test_what_is_there_is_skipped(films, tiny_encoder, tmp_path, monkeypatch):
     assert (more.done, more.skipped) == (["film"], ["ten", "short"])
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.npy") if p.stem != "film"} == times
     assert set(FeatureFolder.open(tmp_path)) == {"ten", "short", "film"}
+
+
+@pytest.mark.parametrize("damage", ["longer", "shorter", "header", "another", "half", "gone"])
+def test_an_array_that_was_damaged_is_made_again(films, tiny_encoder, tmp_path, damage):
+    videos = {vid: films[vid] for vid in ("ten", "short")}
+    extract(videos, tiny_encoder, tmp_path)
+    before, path = files(tmp_path), tmp_path / "ten.npy"
+    data = before["ten.npy"]
+    if damage == "another":
+        np.save(path, np.zeros((7, 32), np.float32))
+    elif damage == "half":
+        np.save(path, np.load(path).astype(np.float16))
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"longer": data + b"x", "shorter": data[:-4], "header": b"?" * 20 + data[20:]}[damage])
+    again = extract(videos, tiny_encoder, tmp_path)
+    assert (again.done, again.skipped) == (["ten"], ["short"])
+    assert files(tmp_path) == before
+
+
+def test_another_video_of_the_same_size_is_noticed(films, tiny_encoder, tmp_path):
+    path, out = Path(shutil.copy(films["ten"], tmp_path / "a.mp4")), tmp_path / "out"
+    extract({"a": path}, tiny_encoder, out)
+    os.utime(path, (1, 1))
+    shutil.copy(path, tmp_path / "b.mp4")
+    assert extract({"a": tmp_path / "b.mp4"}, tiny_encoder, out).skipped == ["a"]  # touched and copied
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    assert extract({"a": path}, tiny_encoder, out).done == ["a"]
+    assert json.loads((out / "features.json").read_text())["videos"]["a"]["mark"] == video.mark(path)
+
+
+def test_folders_from_before_there_were_marks(films, tiny_encoder, tmp_path):
+    out = tmp_path / "out"
+    extract({"a": films["ten"]}, tiny_encoder, out)
+    told = json.loads((out / "features.json").read_text())
+    for size, done in ((films["ten"].stat().st_size, False), (7, True)):
+        del told["videos"]["a"]["mark"]
+        told["videos"]["a"]["bytes"] = size
+        (out / "features.json").write_text(json.dumps(told))
+        assert bool(extract({"a": films["ten"]}, tiny_encoder, out).done) is done
+        told = json.loads((out / "features.json").read_text())
+        assert ("mark" in told["videos"]["a"]) is done
+        told["videos"]["a"]["mark"] = ""
 
 
 def test_broken_videos_are_named_and_the_rest_goes_on(films, tiny_encoder, tmp_path, capsys):
@@ -485,81 +537,41 @@ def nothing_left(out: Path) -> Iterator[None]:
             pass
 
 
-SERVER = """
-import json, os, signal, sys, time, traceback
-from cuemark import extraction, feature_folder, folders
-from cuemark.encoders.video_encoder import VideoEncoder
-encoder, videos = VideoEncoder.load(sys.argv[1]), json.loads(sys.argv[2])
-folders.PATIENCE = 0  # a kill frees the lock at once
-for line in sys.stdin:
-    out, feature_folder.SECONDS_BETWEEN_MANIFESTS, delay = json.loads(line)
-    began = time.monotonic()
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            extraction.extract(videos, encoder, out, extraction.ExtractConfig(2), workers=2)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    ended, status = os.waitpid(child, os.WNOHANG)
-    while not ended:
-        if delay is not None and time.monotonic() > began + delay:
-            os.kill(child, signal.SIGKILL)
-            delay = None
-        time.sleep(0.001)
-        ended, status = os.waitpid(child, os.WNOHANG)
-    print(json.dumps([os.waitstatus_to_exitcode(status), time.monotonic() - began]), flush=True)
-"""
-
-
 @pytest.mark.timeout(120)
 def test_kill_at_any_moment_and_run_again(films, tiny_encoder, tmp_path):
-    """Processes that have imported everything are forked, so that all of their time is extraction."""
     tiny_encoder.save(tmp_path / "encoder.safetensors")
     (tmp_path / "bad.mp4").write_bytes(b"this is no video")
     videos = {f"{vid}{i}": str(path) for i in range(2) for vid, path in films.items()}
     videos["bad"] = str(tmp_path / "bad.mp4")
-    command = [sys.executable, "-c", SERVER, str(tmp_path / "encoder.safetensors"), json.dumps(videos)]
-    with (open(tmp_path / "log", "w") as log,
-          subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                           env={**os.environ, "OMP_NUM_THREADS": "1"}) as server):
-        assert server.stdin is not None
-        assert server.stdout is not None
+    setup = f"""
+from cuemark import extraction, feature_folder
+from cuemark.encoders.video_encoder import VideoEncoder
+encoder = VideoEncoder.load({str(tmp_path / "encoder.safetensors")!r})
+def work(out, between):
+    feature_folder.SECONDS_BETWEEN_MANIFESTS = between
+    extraction.extract({videos!r}, encoder, out, extraction.ExtractConfig(2), workers=2)
+"""
+    undisturbed = kill_at_random(tmp_path, setup, whole, "*.npy", 2 * len(films), told=(5.0, 0.0))
+    assert set(undisturbed) == {"features.json", "failed.json", LOCK, *(f"{vid}.npy" for vid in videos if vid != "bad")}
 
-        def run(out: Path, between: float, delay: float | None) -> tuple[int, float]:
-            print(json.dumps([str(out), between, delay]), file=server.stdin, flush=True)
-            answer = server.stdout.readline()
-            assert answer, (tmp_path / "log").read_text()
-            return tuple(json.loads(answer))
 
-        calm = [run(tmp_path / name, 5.0, None) for name in ("undisturbed", "twice")]
-        duration = min(seconds for _, seconds in calm)  # on a busy machine one may take long
-        assert [status for status, _ in calm] == [0, 0], (tmp_path / "log").read_text()
-        undisturbed = files(tmp_path / "undisturbed")
-        assert set(undisturbed) == {"features.json", "failed.json", LOCK,
-                                    *(f"{vid}.npy" for vid in videos if vid != "bad")}
-        rng = np.random.default_rng(0)
-        kills = partial = number = 0
-        while kills < 20:
-            out, between = tmp_path / f"out{number}", 5.0 * (number % 2)
-            number += 1
-            for _ in range(rng.integers(2, 6)):
-                status, _ = run(out, between, rng.uniform(0, duration))
-                whole(out, undisturbed)
-                if status == 0:  # it was faster
-                    break
-                assert status == -signal.SIGKILL, (tmp_path / "log").read_text()
-                kills += 1
-                partial += bool(list(out.glob(".*.tmp"))) or 0 < len(list(out.glob("*.npy"))) < len(films) * 2
-            status, _ = run(out, between, None)
-            assert status == 0, (tmp_path / "log").read_text()
-            assert files(out) == undisturbed
-        server.stdin.close()
-        assert server.wait() == 0
-    assert partial > 2  # or no moment was one
+def test_a_folder_that_shall_hold_more_is_not_complete_until_it_does(films, tiny_encoder, tmp_path, monkeypatch):
+    """Else a kill would leave one that says so, and lacks videos."""
+    out = tmp_path / "out"
+    extract({"ten": films["ten"]}, tiny_encoder, out)
+    before, seen = files(out), []
+
+    def look(path: Path, number: int) -> None:
+        with pytest.raises(DataError, match="has not finished"):
+            FeatureFolder.open(out)
+        seen.append(number)
+
+    with monkeypatch.context() as patch:
+        watching(patch, look)
+        extract({"ten": films["ten"], "short": films["short"]}, tiny_encoder, out)
+    assert seen
+    assert set(FeatureFolder.open(out)) == {"ten", "short"}
+    assert files(out)["ten.npy"] == before["ten.npy"]
 
 
 @pytest.mark.parametrize("call", [1, 3, 6])

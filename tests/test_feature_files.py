@@ -20,15 +20,17 @@ import numpy as np
 import pytest
 from conftest import SMALL_GTAD, shared
 
-from cuemark import feature_files
+from cuemark import feature_files, folders
 from cuemark.checkpoint import software
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError
 from cuemark.feature_files import (
     Problem,
     actionformer,
+    concat,
     export,
     import_,
     info,
+    match,
     merge,
     read_global,
     read_times,
@@ -36,7 +38,7 @@ from cuemark.feature_files import (
     write_global,
 )
 from cuemark.feature_folder import FeatureFolder, failures, global_features
-from cuemark.folders import LOCK
+from cuemark.folders import LOCK, locked
 from cuemark.grid import Features, Grid
 from cuemark.recipe import load_recipe
 from cuemark.segments import Segment, VideoTruth, read_truth, write_truth
@@ -63,7 +65,7 @@ def make(folder: Path, videos: dict[str, int], dim: int = 6, dtype: str = "float
     for vid, count in videos.items():
         np.save(folder / f"{vid}.npy", numbers(count, count, dim).astype(dtype))
         grid = Grid.of_clips(count, 16, 16, 15.0)
-        entries[vid] = {"grid": grid.to_json(), "duration": seconds(count), "padded": False, "bytes": 1000 + count}
+        entries[vid] = {"grid": grid.to_json(), "duration": seconds(count), "padded": False, "mark": f"{count:016x}"}
     meta = {"software": software(), "encoder": "tac r2plus1d", "weights": "0123456789abcdef", "dim": dim, "clip": CLIP,
             "crops": 1, "pooling": "mean", "dtype": dtype, "scaling": "bilinear", "precision": "fp32",
             "backend": "eager", "complete": True, "videos": dict(sorted(entries.items()))}
@@ -84,7 +86,7 @@ def redescribe(folder: Path, change) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != LOCK}
 
 
 def sentence(caught) -> str:
@@ -442,6 +444,85 @@ def test_a_killed_merge_into_a_folder_leaves_it_as_it_was(tmp_path):
     assert [(p.what, p.serious) for p in verify(out)] == [("is not listed in features.json", False)]
 
 
+# ---------------------------------------------------------------------------------------------- two at once
+
+WRITERS = {
+    "merge": lambda source, out: merge([source], out),
+    "match": lambda source, out: match(source, source, out),
+    "concat": lambda source, out: concat([source, source], out),
+    "import": lambda source, out: import_(source.parent / "a.h5", out),
+    "export": lambda source, out: export(source, out / "a.h5"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_who_writes_into_a_folder_waits_for_its_lock(tmp_path, monkeypatch, name):
+    """Nothing of what another run is writing is swept away, and nobody else's sweep hurts this one."""
+    source, out = make(tmp_path / "source", {"a": 3, "b": 5}), tmp_path / "out"
+    export(source, tmp_path / "a.h5")
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    with locked(out):
+        (out / ".c.npy.x.tmp").write_bytes(b"half of it")
+        with pytest.raises(CuemarkError, match=r"another run is at work in '.*out'; wait until it has finished"):
+            WRITERS[name](source, out)
+        assert list(files(out)) == [".c.npy.x.tmp"]
+    real, seen = feature_files.Bar.advance, []
+
+    def busy(*arguments: object) -> None:
+        with pytest.raises(CuemarkError, match="another run"), locked(out):
+            pass
+        seen.append(1)
+        real(*arguments)
+
+    monkeypatch.setattr(feature_files.Bar, "advance", busy)
+    WRITERS[name](source, out)
+    assert len(seen) == 2
+    with locked(out):
+        pass
+
+
+def test_a_file_beside_no_features_needs_no_lock(tmp_path):
+    export(make(tmp_path / "source", {"a": 3}), tmp_path / "new" / "a.h5")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.h5"]
+
+
+def test_a_refused_merge_leaves_no_folder(tmp_path):
+    one, two = make(tmp_path / "one", {"a": 3}), make(tmp_path / "two", {"b": 3}, dim=7)
+    with pytest.raises(DataError, match="dim 7"):
+        merge([one, two], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_marks_of_before_and_after_agree(tmp_path):
+    """The same features, described by a version that knew no marks."""
+    one, two = make(tmp_path / "one", {"a": 3}), make(tmp_path / "two", {"a": 3, "b": 5})
+    redescribe(one, lambda meta: meta["videos"]["a"].update(bytes=1003) or meta["videos"]["a"].pop("mark"))
+    assert merge([one, two], tmp_path / "out").done == ["a", "b"]
+    redescribe(one, lambda meta: meta["videos"]["a"].update(mark="other"))
+    with pytest.raises(DataError, match="different features of video 'a'"):
+        merge([one, two], tmp_path / "more")
+
+
+@pytest.mark.parametrize("name", ["match", "concat"])
+def test_a_folder_that_shall_hold_more_is_not_complete_before_it_does(tmp_path, monkeypatch, name):
+    source, out, real = make(tmp_path / "source", {"a": 3}), tmp_path / "out", feature_files._store
+    WRITERS[name](source, out)
+    make(source, {"a": 3, "b": 5})
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_files, "_store", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        WRITERS[name](source, out)
+    with pytest.raises(DataError, match="has not finished"):
+        FeatureFolder.open(out)
+    monkeypatch.setattr(feature_files, "_store", real)
+    result = WRITERS[name](source, out)
+    assert (result.done, result.skipped) == (["b"], ["a"])
+    assert set(FeatureFolder.open(out)) == {"a", "b"}
+
+
 # ---------------------------------------------------------------------------------------------- export
 
 
@@ -470,7 +551,7 @@ def test_an_export_comes_back_as_it_was(tmp_path, dtype):
         assert (tmp_path / "back" / f"{vid}.npy").read_bytes() == (folder / f"{vid}.npy").read_bytes()
     mine, back = describe(folder), describe(tmp_path / "back")
     for entry in mine["videos"].values():
-        del entry["bytes"]  # of a file that nobody has any more
+        del entry["mark"]  # of a file that nobody has any more
     assert {k: back[k] for k in mine} == mine
     assert set(back) - set(mine) == {"foreign", "source"}
     assert back["foreign"] is False
@@ -829,10 +910,10 @@ def test_sources_that_are_none(tmp_path):
     np.save(tmp_path / "a.npy", numbers(0, 9))
     with h5py.File(tmp_path / "nothing.h5", "w"):
         pass
-    for name, match in (("nowhere.h5", "does not exist"), ("empty", "holds no features"), ("nothing.h5", "holds no"),
-                        ("ours", "is a features folder already"), ("text.h5", "cannot be read as HDF5"),
-                        ("a.npy", "name the folder")):
-        with pytest.raises(DataError, match=match) as caught:
+    for name, why in (("nowhere.h5", "does not exist"), ("empty", "holds no features"), ("nothing.h5", "holds no"),
+                      ("ours", "is a features folder already"), ("text.h5", "cannot be read as HDF5"),
+                      ("a.npy", "name the folder")):
+        with pytest.raises(DataError, match=why) as caught:
             import_(tmp_path / name, tmp_path / "out", **told)
         sentence(caught)
     assert not (tmp_path / "out").exists()

@@ -283,6 +283,20 @@ def test_a_full_disk_on_a_worker_is_what_it_is_here(ray, films, tmp_path):
     assert not list(tmp_path.glob(".*.tmp"))
 
 
+def test_a_ray_of_this_machine_that_does_not_start(ray, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+
+    def fail(*_, **__):
+        raise RuntimeError("no space left.\nand much more")
+
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(CuemarkError, match=r"^a Ray of this machine alone cannot be started \(no space left\); free "
+                                           r"some memory .* do without Ray: one process uses all cores too\.$"):
+        fleet.extract(films, make_encoder(0), tmp_path, CONFIG, address="local")
+    assert set(contents(tmp_path)) == {folders.LOCK}
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
 def test_a_cluster_that_is_not_there(ray, films, tmp_path, monkeypatch, address):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

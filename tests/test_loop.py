@@ -1003,6 +1003,22 @@ def test_the_log_has_accuracies_of_the_batches_that_have_any(tmp_path: Path, cap
     assert "right: region " in capsys.readouterr().err
 
 
+def test_a_validation_between_two_lines_of_the_log_is_no_part_of_an_update(tmp_path: Path):
+    """What was waited for is divided by the time of the same updates."""
+
+    class Slow(Clips):
+        def at(self, step: int) -> Any:
+            time.sleep(0.1)
+            return super().at(step)
+
+    optim = replace(PLAIN, lr=0.0, lr_heads=0.0, steps=6, frozen_statistics=True)
+    fit(objective("tac"), Slow(), optim, tmp_path, validate=lambda _: {"score": 0.0}, validate_every=3, log_every=4)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    waits = [line["data_wait"] for line in lines if "data_wait" in line]
+    assert len(waits) == 2
+    assert all(0 < wait <= 1 for wait in waits)
+
+
 # ------------------------------------------------------------------------------------- average, fp16, compiled
 
 

@@ -126,12 +126,13 @@ def test_an_encoder_brings_the_papers_rates_and_its_own_look(folder: Path, tmp_p
 def test_tsp_says_what_it_lacks(folder: Path, tmp_path: Path) -> None:
     labels = table(tmp_path / "labels.csv", *plenty())
     own = own_recipe(folder, labels, "tsp", out=tmp_path)
-    assert own.recipe.options == {"global_feature": "none"}
+    weighed = load_recipe("world_tsp").options
+    assert own.recipe.options == {"global_feature": "none", **weighed}
     said(own.notes, "cuemark gvf")
     said(own.notes, "from 9 actions and from 9 stretches of background beside them")
     given = own_recipe(folder, labels, "tsp", out=tmp_path, features="gvf.h5")
     assert given.recipe.data.features == "gvf.h5"
-    assert given.recipe.options == {}
+    assert given.recipe.options == weighed
 
 
 # ------------------------------------------------------------------------------------------- captions
@@ -143,7 +144,7 @@ def test_sentences_become_captions(folder: Path, tmp_path: Path) -> None:
                    columns="video,start,end,label,sentence")
     own = own_recipe(folder, labels, "clap", out=tmp_path / "run", text="bert")
     sentences(own)
-    assert own.recipe.options == {}
+    assert own.recipe.options == load_recipe("world_clap").options
     assert own.recipe.encoder.text == "bert"
     assert own.recipe.encoder.sampling.p_caption == 0.5
     said(own.notes, "11 sentences of 10 videos")
@@ -164,7 +165,7 @@ def test_captions_of_a_file_of_their_own(folder: Path, tmp_path: Path) -> None:
     said(own.notes, "2 sentences of 2 videos")
     assert set(truth_of(str(own.recipe.data.captions))) == {"v1", "v2"}
     none = own_recipe(folder, labels, "clap", out=tmp_path / "none", text="bert")
-    assert none.recipe.options == {"captions": False}
+    assert none.recipe.options == {"captions": False, **load_recipe("world_clap").options}
     assert none.recipe.data.captions is None
     said(none.notes, "no sentences: every clip carries its prompt")
     captions.write_text(json.dumps({"v_other": {"duration": 6, "timestamps": [[0, 5]], "sentences": ["They run."]}}))
@@ -177,7 +178,7 @@ def test_sentences_alone_serve_clap_and_nothing_else(folder: Path, tmp_path: Pat
     described = table(tmp_path / "described.csv", *rows, columns="video,start,end,sentence")
     own = own_recipe(folder, described, "clap", out=tmp_path / "run", text="bert")
     sentences(own)
-    assert own.recipe.options == {"classify": False}
+    assert own.recipe.options == {"classify": False, **load_recipe("world_clap").options}
     assert own.recipe.encoder.sampling.p_caption == 1.0
     assert labels_of(read_truth(own.recipe.data.truth)) == ["event"]
     said(own.notes, "every described stretch is foreground, of one class 'event'")
@@ -511,6 +512,42 @@ def test_the_worlds_videos_and_a_file_of_some_tool_become_an_encoder(tiny_world,
                        text=str(tiny_text) if objective == "clap" else None,
                        changes=[*CUT, "encoder.sampling.short=centre"])
     assert pretrain(load_recipe(again.file), tmp_path / "run")[1].steps == 2  # the same run: nothing is left to do
+
+
+def test_frames_need_a_rate_and_the_command_takes_it(folder: Path, tmp_path: Path, cuemark) -> None:
+    (tmp_path / "labels").mkdir()
+    for i in range(6):
+        (tmp_path / "labels" / f"v{i}.txt").write_text("\n".join(["run"] * 30 + ["background"] * 30) + "\n")
+    words = ["pretrain", "--videos", folder, "--annotations", tmp_path / "labels", "--objective", "tac", "--out",
+             tmp_path / "run", *(w for change in CUT for w in ("--set", change))]
+    ended = cuemark(*words)
+    assert ended.status == 1
+    assert "--fps" in ended.err
+    ended = cuemark(*words, "--fps", 10)
+    assert ended.status == 0, ended.err
+    truth = read_truth(tmp_path / "run" / "truth.json")
+    assert truth["v0"].annotations[0].end == pytest.approx(3.0)
+
+
+def test_a_small_network_from_nothing_weighs_as_the_worlds(folder: Path, tmp_path: Path) -> None:
+    labels = table(tmp_path / "labels.csv", *plenty(12))
+    own = own_recipe(folder, labels, "tsp", out=tmp_path / "run")
+    assert own.recipe.options["weight_class"] == load_recipe("world_tsp").options["weight_class"]
+    said(own.notes, "weight_class = 0.2")
+    make_encoder(0).save(tmp_path / "start.safetensors")
+    own = own_recipe(folder, labels, "tsp", out=tmp_path / "other", encoder=tmp_path / "start.safetensors")
+    assert "weight_class" not in own.recipe.options
+
+
+def test_the_seed_of_the_run_holds_out_too(folder: Path, tmp_path: Path) -> None:
+    labels = table(tmp_path / "labels.csv", *plenty(20))
+    held = set()
+    for seed in range(4):
+        own = own_recipe(folder, labels, "tac", out=tmp_path / str(seed), changes=[f"seed={seed}"])
+        said(own.notes, f"(seed {seed})")
+        held.add(tuple(v for v, t in read_truth(tmp_path / str(seed) / "truth.json").items()
+                       if t.subset == "validation"))
+    assert len(held) > 1
 
 
 # ---------------------------------------------------------------------------------------------- localizers

@@ -13,7 +13,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import av
 import numpy as np
 import pytest
 from conftest import shared
+from kills import kill_at_random
 
 from cuemark import folders, preparation, video
 from cuemark.datasets import tsp
@@ -206,17 +207,18 @@ def test_odd_files_become_plain_ones(real: tuple[Path, preparation.Preparation],
 def test_broken_videos_are_named_and_do_not_stop_the_rest(real: tuple[Path, preparation.Preparation]) -> None:
     out, result = real
     told = described(out)
-    assert set(result.failed) == set(told["failed"]) == {Path(name).stem for name in BROKEN}
+    failed = json.loads((out / "failed.json").read_text())
+    assert set(result.failed) == set(failed) == {Path(name).stem for name in BROKEN}
     assert set(result.done) == set(told["videos"]) == {Path(name).stem for name in REAL}
     assert told["complete"] is True
-    assert "is empty (0 bytes)" in told["failed"]["moviepy_result"]
-    assert "is encrypted" in told["failed"]["androidx_sample_fragmented_clearkey"]
-    text = (out / "prepared.json").read_text()
+    assert "is empty (0 bytes)" in failed["moviepy_result"]
+    assert "is encrypted" in failed["androidx_sample_fragmented_clearkey"]
+    text = (out / "prepared.json").read_text() + (out / "failed.json").read_text()
     assert str(out.parent) not in text
     assert "/" not in text.replace("copy or download", "")
-    (_, columns, rows), (_, _, failed) = result.tables()
+    (_, columns, rows), (_, _, reasons) = result.tables()
     assert [dict(zip(columns, row))["frames"] for row in rows] == [str(e["frames"]) for e in result.videos.values()]
-    assert [why for _, why in failed] == list(told["failed"].values())
+    assert [why for _, why in reasons] == list(failed.values())
 
 
 def test_a_browser_can_play_while_it_loads(real: tuple[Path, preparation.Preparation]) -> None:
@@ -360,12 +362,12 @@ def test_what_the_folder_says(tmp_path: Path) -> None:
     assert told["settings"] == {"fps": 29.97003, "short_side": None, "enlarge": False, "keyframe_every": 16,
                                 "audio": False, "quality": 23}
     assert list(told["videos"]) == ["a", "b"]
-    a, source = told["videos"]["a"], (tmp_path / "a.mp4").stat()
+    a = told["videos"]["a"]
     assert a == {
         "file": "a.mp4", "duration": 30 * 1001 / 30000, "frames": 30, "width": W, "height": H,
         "bytes": (tmp_path / "out" / "a.mp4").stat().st_size,
-        "source": {"name": "a.mp4", "bytes": source.st_size, "modified": source.st_mtime_ns, "codec": "h264",
-                   "duration": 1.0, "frames": 25, "fps": 25.0, "width": W, "height": H}}
+        "source": {"name": "a.mp4", "mark": video.mark(tmp_path / "a.mp4"), "codec": "h264", "duration": 1.0,
+                   "frames": 25, "fps": 25.0, "width": W, "height": H}}
     assert result.videos == told["videos"]
     assert (result.done, result.frames) == (["a", "b"], a["frames"] + told["videos"]["b"]["frames"])
 
@@ -390,7 +392,7 @@ def test_processes_give_the_same_bytes(tmp_path: Path) -> None:
     for name, workers in (("a", 0), ("b", 2), ("c", 0)):
         prepare(clips, tmp_path / name, workers=workers)
     assert contents(tmp_path / "a") == contents(tmp_path / "b") == contents(tmp_path / "c")
-    assert sorted(contents(tmp_path / "a")) == [LOCK, *(f"{i}.mp4" for i in range(4)), "metadata.csv",
+    assert sorted(contents(tmp_path / "a")) == [LOCK, *(f"{i}.mp4" for i in range(4)), "failed.json", "metadata.csv",
                                                 "prepared.json"]
 
 
@@ -405,7 +407,10 @@ def test_what_is_done_is_skipped_and_what_changed_is_not(tmp_path: Path) -> None
     assert contents(out) == before
     assert {p.name: p.stat().st_mtime_ns for p in out.glob("*.mp4")} == stamps
 
-    os.utime(sources[0], ns=(1, 1))  # touched
+    os.utime(sources[3], ns=(1, 1))  # touched
+    data = bytearray(sources[0].read_bytes())
+    data[-1] ^= 1
+    sources[0].write_bytes(data)  # other bytes, as many
     film(sources[1], 33)  # another video
     (out / "c.mp4").write_bytes((out / "c.mp4").read_bytes()[:100])  # cut by hand
     changed = prepare(sources, out, workers=0)
@@ -418,13 +423,37 @@ def test_what_is_done_is_skipped_and_what_changed_is_not(tmp_path: Path) -> None
     assert list(described(out)["videos"]) == list("abcde")
 
 
+def test_folders_from_before_there_were_marks(tmp_path: Path) -> None:
+    out, source = tmp_path / "out", film(tmp_path / "v.mp4", 10)
+    prepare([source], out, workers=0)
+    told = described(out)
+    del told["videos"]["v"]["source"]["mark"]
+    told["videos"]["v"]["source"] |= {"bytes": source.stat().st_size, "modified": source.stat().st_mtime_ns}
+    (out / "prepared.json").write_text(json.dumps(told | {"failed": {"w": "was broken"}}))
+    assert prepare([source], out, workers=0).skipped == ["v"]
+    assert json.loads((out / "failed.json").read_text()) == {"w": "was broken"}
+    assert "failed" not in described(out)
+    os.utime(source, ns=(1, 1))
+    assert prepare([source], out, workers=0).done == ["v"]
+    assert described(out)["videos"]["v"]["source"]["mark"] == video.mark(source)
+
+
+def test_as_many_processes_as_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(preparation, "_answers", lambda jobs, workers, lock: seen.append(workers) or iter(()))
+    monkeypatch.setattr(preparation.os, "sched_getaffinity", lambda _: set(range(5)))
+    monkeypatch.setattr(preparation, "closing", nullcontext)
+    prepare([film(tmp_path / "v.mp4", 3)], tmp_path / "out")
+    assert seen == [5]
+
+
 def test_a_broken_source_can_be_mended_and_a_good_one_can_break(tmp_path: Path) -> None:
     out, path = tmp_path / "out", tmp_path / "v.mp4"
     path.write_bytes(b"nothing")
     assert "v" in prepare([path], out, workers=0).failed
     film(path)
     assert prepare([path], out, workers=0).done == ["v"]
-    assert described(out)["failed"] == {}
+    assert not (out / "failed.json").exists()
     path.unlink()  # a drive that is away is no reason to throw away what was made
     result = prepare([path], out, workers=0)
     assert "does not exist" in result.failed["v"]
@@ -479,7 +508,8 @@ def test_names_that_would_meet_are_refused_before_anything_is_written(tmp_path: 
 
 
 @pytest.mark.parametrize("change", [{"fps": 0}, {"fps": float("nan")}, {"short_side": 1}, {"quality": 0},
-                                    {"quality": 52}, {"keyframe_every": 0}, {"workers": -1}, {"fps": 1e9}])
+                                    {"quality": 52}, {"keyframe_every": 0}, {"workers": -1}, {"fps": 1e9},
+                                    {"short_side": 0}])
 def test_impossible_settings(tmp_path: Path, change: dict) -> None:
     with pytest.raises(CallError, match=next(iter(change))):
         prepare([tmp_path / "v.mp4"], tmp_path / "out", **change)
@@ -489,7 +519,34 @@ def test_impossible_settings(tmp_path: Path, change: dict) -> None:
 # --------------------------------------------------------------------------------------------- accidents
 
 
+def whole(out: Path, undisturbed: dict[str, bytes]) -> None:
+    """What has its final name is what an undisturbed run leaves there, and all that is described is there."""
+    for path in out.glob("*.mp4"):
+        assert path.read_bytes() == undisturbed[path.name]
+    right = json.loads(undisturbed["prepared.json"])
+    told = described(out) if (out / "prepared.json").exists() else {"videos": {}}
+    assert told["videos"].items() <= right["videos"].items()
+    assert all((out / entry["file"]).exists() for entry in told["videos"].values())
+    assert not told.get("complete") or told == right
+    if (out / "failed.json").exists():
+        assert (out / "failed.json").read_bytes() == undisturbed["failed.json"]
+
+
+@pytest.mark.timeout(180)
 def test_kill_at_any_moment_and_run_again(tmp_path: Path) -> None:
+    sources = [str(film(tmp_path / f"{i}.mp4", 40 + i)) for i in range(5)] + [str(tmp_path / "bad.mp4")]
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video")
+    setup = f"""
+from cuemark import preparation
+def work(out, between):
+    preparation.SECONDS_BETWEEN_MANIFESTS = between
+    preparation.prepare({sources!r}, out, short_side=None, audio=True, workers=0)
+"""
+    undisturbed = kill_at_random(tmp_path, setup, whole, "*.mp4", 5, told=(5.0, 0.0))
+    assert set(undisturbed) == {LOCK, "prepared.json", "metadata.csv", "failed.json", *(f"{i}.mp4" for i in range(5))}
+
+
+def test_kill_with_processes_and_run_again(tmp_path: Path) -> None:
     clips = [film(tmp_path / f"{i}.mp4", 200, h=192, w=256) for i in range(5)]
     prepare(clips, tmp_path / "calm", short_side=None, workers=2)
     code = ("import sys; from pathlib import Path; from cuemark.preparation import prepare; "
@@ -578,8 +635,10 @@ def test_a_file_that_grows_too_large(tmp_path: Path, workers: int) -> None:
     arguments = [str(tmp_path / name) for name in ("out", "large.mp4", "small.mp4")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert sorted(contents(tmp_path / "out")) == [LOCK, "metadata.csv", "prepared.json", "small.mp4"]
-    assert described(tmp_path / "out")["failed"]["large"] == "video 'large.mp4' cannot be encoded (File too large)."
+    assert sorted(contents(tmp_path / "out")) == [LOCK, "failed.json", "metadata.csv", "prepared.json",
+                                                  "small.mp4"]
+    assert json.loads((tmp_path / "out" / "failed.json").read_text()) == {
+        "large": "video 'large.mp4' cannot be encoded (File too large)."}
 
 
 def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,7 +656,7 @@ def test_disk_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         prepare(clips, tmp_path / "out", workers=0)
     assert sorted(contents(tmp_path / "out")) == [LOCK, "0.mp4", "metadata.csv", "prepared.json"]
     told = described(tmp_path / "out")
-    assert (told["complete"], list(told["videos"]), told["failed"]) == (False, ["0"], {})
+    assert (told["complete"], list(told["videos"])) == (False, ["0"])
     monkeypatch.undo()
     assert prepare(clips, tmp_path / "out", workers=0).done == ["1", "2"]
 

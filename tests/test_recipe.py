@@ -221,7 +221,8 @@ def test_the_name_says_what_a_recipe_is():
         dataset, system, *rest = name.split("_")
         recipe = load_recipe(name)
         assert recipe.system == system
-        assert dataset in ("world", "kinetics", "activitynet", "activitynet160", "thumos14")
+        assert dataset in ("world", "kinetics", "activitynet", "activitynet160", "thumos14", "charades", "tacos",
+                           "anetcaptions")
         if dataset == "world" or system in LOCALIZERS:
             continue
         encoder = "_".join(rest[-2:])

@@ -14,7 +14,17 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 from cuemark import text
 from cuemark.errors import ModelError
 from cuemark.segments import Segment
-from cuemark.text import MINILM_SHA256, PROMPTS, TextEncoder, clip_sentence, closest_caption, minilm, prompt
+from cuemark.text import (
+    MINILM_SHA256,
+    PROMPTS,
+    GloVe,
+    TextEncoder,
+    clip_sentence,
+    closest_caption,
+    minilm,
+    prompt,
+    words_of,
+)
 
 # ---------------------------------------------------------------------------------------------- sentences
 
@@ -401,3 +411,109 @@ def test_minilm_absent_or_altered_names_the_command(monkeypatch, tmp_path):
     (altered / "model/model.safetensors").write_bytes(b"other weights")
     with pytest.raises(ModelError, match=r"not the published ones.*--force-reinstall"):
         minilm()
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def test_words_are_the_states_of_the_tokens(tiny):
+    encoder = TextEncoder.load(tiny)
+    for sentence, found in zip(SENTENCES, encoder.words(SENTENCES), strict=True):
+        torch.testing.assert_close(found, states(tiny, sentence), atol=1e-5, rtol=0)
+        assert (found.dtype, found.requires_grad) == (torch.float32, False)
+    assert len(encoder.words(["running " * 500])[0]) == 16
+    assert encoder.words([]) == []
+    with pytest.raises(TypeError, match="sequence of sentences"):
+        encoder.words("a person")
+
+
+def test_the_words_of_a_sentence_are_read_once_and_depend_on_nothing_else(tiny, monkeypatch):
+    many = [f"{'a ' * (i % 7)}{word}" for i in range(7) for word in ("running", "jumps", "person")]
+    together = TextEncoder.load(tiny)
+    seen, run = [], together._states
+    monkeypatch.setattr(together, "_states", lambda rows: seen.append(len(rows)) or run(rows))
+    first = together.words(many)
+    assert seen == [16] * 7  # one call for each length
+    assert all(a is b for a, b in zip(together.words(many), first))
+    assert len(seen) == 7
+    alone = TextEncoder.load(tiny)
+    assert all(torch.equal(alone.words([sentence])[0], vector) for sentence, vector in zip(many, first))  # to the byte
+
+
+VECTORS = {"the": [0.1, -2.0], "dancing": [1e-3, 4.0], "'s": [5.0, 6.0], "n't": [7.0, 8.0], "does": [9.0, 1.0],
+           "t-shirt": [2.0, 2.0], "red": [3.0, 3.0], ".": [4.0, 4.0], "u.s.": [5.0, 5.0], "\u00fc\u00a0ber": [6.0, 7.0],
+           ". . .": [8.0, 8.0]}
+
+
+@pytest.fixture
+def glove(tmp_path: Path) -> Path:
+    path = tmp_path / "glove.txt"
+    lines = [f"{word} {a} {b}" for word, (a, b) in VECTORS.items()]
+    path.write_text("\n".join([*lines, "red 0 0", ""]), encoding="utf-8")  # the first of two counts
+    return path
+
+
+def test_vectors_are_those_of_the_file(glove):
+    reader = GloVe(glove)
+    assert (reader.name, reader.dim) == (str(glove), 2)
+    for word, vector in VECTORS.items():
+        assert reader._vector(word).tolist() == pytest.approx(vector)
+    one, two = reader.words(["The red red", "unheard of dancing"])
+    assert one.dtype == torch.float32
+    torch.testing.assert_close(one, torch.tensor([VECTORS["the"], VECTORS["red"], VECTORS["red"]]))
+    torch.testing.assert_close(two, torch.tensor([[0.0, 0.0], [0.0, 0.0], VECTORS["dancing"]]))
+
+
+@pytest.mark.parametrize(("sentence", "split", "plain"), [
+    ("The dancing.", ["the", "dancing"], ["the", "dancing."]),
+    ("She\u2019s (dancing), doesn't\tstop!", ["she", "'s", "dancing", "does", "n't", "stop"],
+     ["she\u2019s", "(dancing),", "doesn't", "stop!"]),
+    ("A red t-shirt, red/white", ["a", "red", "t-shirt", "red", "white"], ["a", "red", "t-shirt,", "red/white"]),
+    ("In the U.S. ...", ["in", "the", "u.s."], ["in", "the", "u.s.", "..."]),
+    (" - . ? ", [], ["-", ".", "?"]), ("", [], []), ("'s", ["'s"], ["'s"])])
+def test_sentences_are_taken_apart_well_or_as_released(glove, sentence, split, plain):
+    assert GloVe(glove).tokens(sentence) == split
+    assert GloVe(glove, split=False).tokens(sentence) == plain
+    for reader, tokens in ((GloVe(glove), split), (GloVe(glove, split=False), plain)):
+        assert reader.words([sentence])[0].shape == (max(len(tokens), 1), 2)
+
+
+def test_vectors_are_read_when_they_are_asked_for_and_once(glove, monkeypatch):
+    reader = GloVe(glove)
+    before = reader.words(["the dancing"])[0]
+    glove.unlink()
+    assert torch.equal(reader.words(["the dancing"])[0], before)
+    before.zero_()
+    assert reader.words(["the"])[0].any()
+
+
+def test_a_header_and_dos_line_ends_are_passed_over(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"2 3\r\nred 1 2 3\r\nstar 4 5 6 \r\n\r\n")
+    assert [v.tolist() for v in GloVe(path).words(["red star"])] == [[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (None, "cannot be read"), ("", "holds no vectors"), ("\n\n", "holds no vectors"), ("word\n", "holds no vectors"),
+    ("400 300\n", "holds no vectors"), ("a person runs\n", "has no 2 numbers for 'a'"),
+    ("a nan 1\n", "has no 2 numbers"),
+    ("a 1 2\nb 1\n", "has 1 numbers in line 2, but 2 in its first")])
+def test_what_is_no_file_of_vectors_is_refused(tmp_path, content, said):
+    path = tmp_path / "vectors.txt"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ModelError, match=rf"vectors\.txt' {said}.*name a file of GloVe vectors.*\.$"):
+        GloVe(path)
+
+
+def test_a_line_that_is_damaged_further_on_is_refused_when_it_is_met(tmp_path):
+    path = tmp_path / "vectors.txt"
+    path.write_text("a 1 2\nb one 2\n")
+    with pytest.raises(ModelError, match="has no 2 numbers for 'b'"):
+        GloVe(path).words(["b"])
+
+
+def test_what_reads_words_goes_by_its_name(glove, tiny):
+    assert isinstance(words_of(str(glove)), GloVe)
+    assert words_of(str(glove)) is words_of(str(glove))
+    assert isinstance(words_of(str(tiny)), TextEncoder)

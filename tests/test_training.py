@@ -16,7 +16,7 @@ import pytest
 import torch
 from conftest import SMALL_GTAD, make_encoder, shared
 
-from cuemark import checkpoint, training
+from cuemark import checkpoint, folders, training
 from cuemark.datasets import FORMATS
 from cuemark.datasets.world import World
 from cuemark.encoders.video_encoder import VideoEncoder
@@ -163,6 +163,33 @@ def test_another_recipe_does_not_go_on_in_the_folder(runs):
     with pytest.raises(ModelError, match="other settings"):
         pretrain(replace(runs.recipes["tac"], seed=1), runs.folder / "tac")
     assert (runs.folder / "tac" / ENCODER_FILE).read_bytes() == before
+
+
+def test_other_captions_under_the_same_name_are_another_run(runs, tiny_world, tmp_path):
+    captions = tmp_path / "captions.json"
+    shutil.copy(tiny_world.folder / "captions.json", captions)
+    one = without(runs.recipes["clap"], captions=str(captions))
+    pretrain(one, tmp_path / "run")
+    before = (tmp_path / "run" / ENCODER_FILE).read_bytes()
+    pretrain(one, tmp_path / "run")
+    assert (tmp_path / "run" / ENCODER_FILE).read_bytes() == before
+    captions.write_text(captions.read_text().replace("star", "cube").replace("circle", "cube"))
+    with pytest.raises(ModelError, match="other settings"):
+        pretrain(one, tmp_path / "run")
+
+
+def test_one_run_at_a_time_in_a_folder(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    for make, name in ((pretrain, "tac"), (train, "gtad")):
+        with folders.locked(tmp_path / name), pytest.raises(CuemarkError, match="another run is at work"):
+            make(runs.recipes[name], tmp_path / name)
+        make(runs.recipes[name], tmp_path / name)
+
+
+def test_a_localizer_trains_without_validation(runs, tmp_path):
+    _, result = train(without(runs.recipes["gtad"], validate=()), tmp_path / "out")
+    assert result.best is None
+    assert (tmp_path / "out" / LOCALIZER_FILE).exists()
 
 
 def test_unknown_systems(runs, tmp_path):

@@ -7,6 +7,7 @@ bars, so a test can read off *which* picture it was given. The real files' answe
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import logging
@@ -20,12 +21,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
 import pytest
 from av.stream import Disposition
 from conftest import SHARED, shared
+from PIL import Image
 
 from cuemark import video
 from cuemark.errors import CallError, VideoError
@@ -627,6 +630,34 @@ def test_jpeg_is_the_image() -> None:
         video.jpeg(image / 255)
 
 
+def decode_benchmark() -> ModuleType:
+    """What it calls error() is the slow reference: all of a picture to exact RGB, then Pillow's scaling in floats."""
+    spec = importlib.util.spec_from_file_location("decode", Path(__file__).parents[1] / "benchmarks" / "decode.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("width", "height", "pix_fmt"), [(161, 90, "yuv444p"), (160, 91, "yuv420p")])
+def test_colours_and_geometry_are_those_of_a_slow_reference(tmp_path: Path, width: int, height: int, pix_fmt: str
+                                                            ) -> None:
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(3):  # soft colours with edges, as cameras see them
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 9, 3), np.uint8)).resize((width, height), Image.BICUBIC)
+        images.append(np.asarray(coarse).copy())
+        images[-1][20:50, 30:80] = rng.integers(0, 256, 3)
+    path = make(tmp_path / "v.mkv", images=images * 14, times=42, codec="ffv1", pix_fmt=pix_fmt)
+    for size in ((44, 64), (64, 114), (height, width)):
+        assert decode_benchmark().error(path, *size) < 1
+
+
+def test_colours_and_geometry_of_a_real_video_are_those_of_a_slow_reference() -> None:
+    assert decode_benchmark().error(shared("videos/edge") / "androidx_sample_h264.ts", 96, 170) < 1
+
+
 def test_find_videos(tmp_path: Path) -> None:
     for name in ("a.mp4", "v_b.MKV", "sub/c.webm", "c.txt", "d.mp4.part", "v_e.mp4", "e.avi", "f.avi", "f.mkv",
                  "v_v_g.mp4", "-h.i.mov", "._a.mp4"):
@@ -638,6 +669,54 @@ def test_find_videos(tmp_path: Path) -> None:
         "-h.i": "-h.i.mov", "v_b": "v_b.MKV"}
     with pytest.raises(VideoError, match="nowhere"):
         video.find_videos(tmp_path / "nowhere", ["a"])
+
+
+def test_expand_looks_into_folders_at_any_depth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("b.mp4", "a/z.MKV", "a/deep/c.rmvb", "a/.hidden.mp4", ".git/d.mp4", ".b.mp4.x.tmp", "out/e.mp4",
+                 "notes.txt", "a/t.json", "a/README"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    found = video.expand([tmp_path, "gone.mp4", tmp_path / "notes.txt"], leave_out=tmp_path / "out")
+    assert found == [*(tmp_path / name for name in ("a/deep/c.rmvb", "a/z.MKV", "b.mp4")), Path("gone.mp4"),
+                     tmp_path / "notes.txt"]
+    assert capsys.readouterr().err == (f"'{tmp_path}': videos: 3; files not looked at, by their extensions "
+                                       "(.json, .txt, none): 3\n")
+    assert video.expand([tmp_path / "out"], leave_out=tmp_path / "out") == [tmp_path / "out" / "e.mp4"]
+    assert capsys.readouterr().err == ""
+    for path in ("nope", tmp_path / "nope.d"):
+        with pytest.raises(VideoError, match=f"'{path}' does not exist; check the path"):
+            video.expand([path])
+
+
+@pytest.mark.parametrize("extension", [
+    ".asf", ".mxf", ".m2v", ".rm", ".divx", ".qt", ".3g2", ".y4m", ".f4v", ".vob", ".mts", ".m2ts", ".ogm", ".dv"])
+def test_what_ffmpeg_reads_counts_as_video(extension: str) -> None:
+    assert extension in video.EXTENSIONS
+    assert len(set(video.EXTENSIONS)) == len(video.EXTENSIONS)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 * video.MARKED, 3 * video.MARKED + 1, 10 * video.MARKED])
+def test_a_mark_tells_contents_apart(tmp_path: Path, size: int) -> None:
+    path, data = tmp_path / "a", np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
+    path.write_bytes(data)
+    usual = video.mark(path)
+    assert usual is not None
+    assert len(usual) == 16
+    os.utime(path, (1, 1))
+    assert video.mark(shutil.copy(path, tmp_path / "b")) == video.mark(path) == usual
+    seen = {usual}
+    for place in sorted({0, size // 2, size - 1} if size else set()):
+        changed = bytearray(data)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        seen.add(video.mark(path))
+    path.write_bytes(data + b"\0")
+    seen.add(video.mark(path))
+    assert len(seen) == 2 + len({0, size // 2, size - 1} if size else set())
+    os.mkfifo(tmp_path / "pipe")
+    assert video.marks([tmp_path, tmp_path / "gone", tmp_path / "pipe", tmp_path / "b", "a\0b"]) == [
+        None, None, None, usual, None]
 
 
 # --------------------------------------------------------------------------------------------- real files

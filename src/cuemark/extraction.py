@@ -198,7 +198,7 @@ class _Video:
 
     def __init__(self, path: Path, target: Path | None, encoder: VideoEncoder, config: ExtractConfig) -> None:
         self.path, self.target = path, target
-        self.before = state(path)
+        self.before, self.mark = state(path), video.mark(path)
         self.info = video.probe(path)
         self.duration = self.info.duration
         clip = config.clip(encoder)
@@ -257,8 +257,7 @@ class _Video:
 
     def entry(self) -> dict[str, Any]:
         """What the manifest says of it."""
-        return {"grid": self.grid.to_json(), "duration": self.duration, "padded": self.padded,
-                "bytes": self.before[0]}
+        return {"grid": self.grid.to_json(), "duration": self.duration, "padded": self.padded, "mark": self.mark}
 
 
 Item = tuple[str, _Video, int, np.ndarray]
@@ -453,8 +452,9 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
             ) -> Extraction:
     """Write the features of ``videos`` (id -> file) into the folder ``out``; what is there already is skipped.
 
-    A file of another size than the one its features are from is read again. A broken video is named in
-    :data:`FAILED`, with its reason, and the rest goes on; what an earlier state of it gave is then removed.
+    A video is read again when its array is damaged, or its file is not what it was (:func:`cuemark.video.mark`). A
+    broken video is named in ``failed.json``, with its reason, and the rest goes on; what an earlier state of it gave is
+    then removed.
 
     Args:
         workers: threads that encode on a CPU; None: as many as PyTorch would use cores. No feature depends on it.
@@ -499,14 +499,14 @@ def fill(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: Path, con
         with locked(out):
             book = Book.open(out, config.described(encoder))
             sweep(out)
-            jobs: dict[str, Path] = {}
-            for vid, path in videos.items():
-                if book.holds(vid, Path(path)):
-                    result.skipped.append(vid)
-                else:
-                    jobs[vid] = Path(path)
+            files = {vid: Path(path) for vid, path in videos.items()}
+            held = dict(zip(files, book.holds(files)))
+            result.skipped = [vid for vid in files if held[vid]]
+            jobs = {vid: path for vid, path in files.items() if not held[vid]}
+            # what is replaced is described anew, and what a kill leaves behind is known not to be all
             stale = [vid for vid in jobs if book.entries.pop(vid, None) is not None]
-            if stale:  # their files are replaced before they are described anew
+            began_complete = book.complete and bool(jobs)
+            if stale or began_complete:
                 book.write(complete=False)
             try:
                 with Bar("extracting", len(videos), len(result.skipped)) as bar, closing(work(jobs)) as outcomes:
@@ -519,10 +519,12 @@ def fill(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: Path, con
                             result.done.append(vid)
                             result.clips += outcome["grid"]["count"]
                         bar.advance(1, f"{result.clips / (time.monotonic() - began):.0f} clips/s")
-            except BaseException:
+            except BaseException as error:
                 sweep(out)
                 if result.done or result.failed:
                     book.write(complete=False)
+                elif began_complete and not stale and isinstance(error, CuemarkError):
+                    book.write(complete=True)  # nothing was begun: a setting, or a cluster that is not there
                 raise
             book.write(complete=True)
     except OSError as error:

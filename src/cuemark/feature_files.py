@@ -14,8 +14,9 @@ told that the rows cover the video evenly, and the videos' durations; rows that 
 numbers. What is imported says that its encoder is ``foreign`` and has the digest of its source in place of that of
 weights. What :func:`export` wrote says all that itself, in attributes that other readers pass over.
 
-Nothing is written under its final name before it is whole; what was killed goes on when it is called again. One video
-is in memory at a time, of those that are imported or verified a block of one. HDF5 needs h5py, which is an extra.
+Nothing is written under its final name before it is whole; what was killed goes on when it is called again. Who writes
+into a folder holds its lock, as an extraction does, so that two never sweep away what the other writes. One video is in
+memory at a time, of those that are imported or verified a block of one. HDF5 needs h5py, which is an extra.
 """
 
 from __future__ import annotations
@@ -28,11 +29,9 @@ import math
 import os
 import shutil
 import time
-import tokenize
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -44,22 +43,31 @@ from cuemark.checkpoint import software
 from cuemark.clips import ClipConfig, clip_count
 from cuemark.errors import CallError, DataError, unknown, within
 from cuemark.extraction import Extraction
-from cuemark.feature_folder import FAILED, MANIFEST, USUAL, Book, FeatureFolder, failures
-from cuemark.folders import LOCK, sweep
+from cuemark.feature_folder import (
+    DTYPES,
+    LARGEST,
+    MANIFEST,
+    USUAL,
+    Book,
+    FeatureFolder,
+    damage,
+    failures,
+    mapped,
+    shown,
+)
+from cuemark.folders import LOCK, locked, sweep
 from cuemark.grid import Grid
+from cuemark.preparation import FAILED
 from cuemark.progress import Bar, say
 from cuemark.segments import read_json, read_truth, replacing
 
 BLOCK = 1 << 22
 """Numbers that are looked at or copied at a time."""
-LARGEST = 1 << 31
-"""Numbers in the features of one video; a file that claims more is refused before anything is allocated."""
 WIDEST = 1 << 20
 """Numbers in one feature."""
 HEAD = ("software", "encoder", "weights", "dim", "clip", "crops", "pooling", "dtype", "scaling", "precision", "backend")
 """What a description says of all its videos, in this order; what :data:`USUAL` has may be left unsaid."""
 CLIP = ("frames", "fps", "stride")
-DTYPES = ("float16", "float32")
 HDF5_ENDINGS = (".h5", ".hdf5")
 ATTRIBUTE = "cuemark"
 """Where an exported HDF5 file keeps what ``features.json`` says of all videos."""
@@ -332,53 +340,15 @@ def _misfit(count: int, duration: float, fps: float, stride: int, frames: int) -
 
 
 def _damage(path: Path, count: int, dim: Any, dtype: Any, finite: bool = True) -> str | None:
-    """What is wrong with an array file, or None."""
-    try:
-        array = _mapped(path)
-    except DataError as error:
-        return str(error)
-    if array.ndim != 2 or len(array) != count or (type(dim) is int and array.shape[1] != dim):
-        told = f"({count}, {dim if type(dim) is int else 'C'})"
-        return f"has shape {_shape(array.shape)}, not {told}"
-    if array.dtype.name not in DTYPES or (dtype in DTYPES and array.dtype.name != dtype):
-        return f"holds {array.dtype.name}, not {dtype if dtype in DTYPES else 'float16 or float32'}"
-    if not array.flags.c_contiguous:
-        return "is in Fortran order; ActionFormer and OpenTAD read it, slowly, and cuemark writes C order"
-    if finite:
+    """What is wrong with an array file, or None; ``finite``: with its numbers too."""
+    why = damage(path, count, dim, dtype)
+    if why is None and finite:
         try:
-            for block in _blocks(array):
+            for block in _blocks(mapped(path)):
                 _ = _finite(*block)
         except DataError as error:
             return str(error)
-    return None
-
-
-def _mapped(path: Path) -> np.ndarray:
-    """A ``.npy`` file as a memory map, its header and length checked; DataError says what it is instead, unnamed."""
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise DataError("is not there" if not path.exists() else "is not a file")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # files of Python 2 are read all the same
-            with open(path, "rb") as file:
-                version = np.lib.format.read_magic(file)
-                reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-                shape, fortran, dtype = reader[version](file)
-                start = file.tell()
-        if dtype.hasobject:
-            raise DataError("holds Python objects, which are never unpickled")
-        if math.prod(shape) > LARGEST:
-            raise DataError(f"claims the shape {_shape(shape)}, which is too large for the features of one video")
-        told, size = start + math.prod(shape) * dtype.itemsize, path.stat().st_size
-        if told != size:
-            raise DataError(f"has {size} bytes, but its header tells of {told}; it is "
-                            f"{'cut short' if size < told else 'followed by something else'}")
-        if not math.prod(shape):
-            return np.zeros(shape, dtype)
-        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError, MemoryError,
-            SyntaxError, tokenize.TokenError):  # NumPy parses a header as Python
-        raise DataError("is not a NumPy array file") from None
+    return why
 
 
 def _blocks(array: Any) -> Iterator[tuple[int, np.ndarray]]:
@@ -395,10 +365,6 @@ def _finite(start: int, block: np.ndarray) -> np.ndarray:
         row, column = np.unravel_index(int(np.argmin(right)), right.shape)
         raise DataError(f"holds {block[row, column]} in row {start + int(row)}, column {int(column)}")
     return block
-
-
-def _shape(shape: Sequence[int]) -> str:
-    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
 # ---------------------------------------------------------------------------------------------- several into one
@@ -425,6 +391,32 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
     out, began = Path(out), time.monotonic()
     if not folders:
         raise CallError("merge needs at least one features folder.")
+    with ExitStack() as stack:
+        if there := out.is_dir():
+            stack.enter_context(locked(out))
+        sources, owner, result = _gathered(folders, out)  # all is looked at before anything is written
+        if not there:
+            stack.enter_context(locked(out))
+            if (out / MANIFEST).exists():  # of another run, meanwhile
+                sources, owner, result = _gathered(folders, out)
+        sweep(out)
+        with Bar("merging", len(owner)) as bar:
+            for vid, source in owner.items():
+                placed = _place(source.folder / f"{vid}.npy", out / f"{vid}.npy", copy)
+                (result.done if placed else result.skipped).append(vid)
+                bar.advance()
+        made = sorted({part for s in sources for part in str(s.meta["software"]).split(", ")})
+        head = {key: value for key, value in sources[0].meta.items() if key not in ("complete", "videos")
+                and all(key in s.meta and s.meta[key] == value for s in sources)}
+        _write_manifest(out, {**head, "software": ", ".join(made)}, {v: owner[v].meta["videos"][v] for v in owner},
+                        result.failed)
+    result.seconds = time.monotonic() - began
+    return result
+
+
+def _gathered(folders: Sequence[str | Path], out: Path
+              ) -> tuple[list[FeatureFolder], dict[str, FeatureFolder], Extraction]:
+    """The folders to merge, which of them each video is taken from, and the result as far as it is known."""
     sources = [FeatureFolder.open(f) for f in ([out] if (out / MANIFEST).exists() else []) + [Path(f) for f in folders]]
     first = sources[0]
     for source in sources:
@@ -440,7 +432,7 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
                             "only features made in one way can be merged.")
     result = Extraction()
     owner: dict[str, FeatureFolder] = {}
-    for source in sources:  # all is looked at before anything is written
+    for source in sources:
         for vid, entry in source.meta["videos"].items():
             path = source.folder / f"{vid}.npy"
             try:
@@ -454,25 +446,18 @@ def merge(folders: Sequence[str | Path], out: str | Path, *, copy: bool = False)
                 result.clips += grid.count
                 continue
             other = owner[vid]
-            if entry != other.meta["videos"][vid] or not _same(path, other.folder / path.name):
+            if not _agree(entry, other.meta["videos"][vid]) or not _same(path, other.folder / path.name):
                 raise DataError(f"'{other.folder}' and '{source.folder}' have different features of video "
                                 f"{_quoted(vid)}; keep it in one of them.")
         result.failed |= failures(source.folder)
     for vid in owner:
         result.failed.pop(vid, None)
-    sweep(out)
-    with Bar("merging", len(owner)) as bar:
-        for vid, source in owner.items():
-            placed = _place(source.folder / f"{vid}.npy", out / f"{vid}.npy", copy)
-            (result.done if placed else result.skipped).append(vid)
-            bar.advance()
-    made = sorted({part for s in sources for part in str(s.meta["software"]).split(", ")})
-    head = {key: value for key, value in first.meta.items() if key not in ("complete", "videos")
-            and all(key in s.meta and s.meta[key] == value for s in sources)}
-    _write_manifest(out, {**head, "software": ", ".join(made)}, {v: owner[v].meta["videos"][v] for v in owner},
-                    result.failed)
-    result.seconds = time.monotonic() - began
-    return result
+    return sources, owner, result
+
+
+def _agree(entry: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two descriptions of a video say the same, in all that both say of it: older ones knew no marks."""
+    return all(entry[key] == other[key] for key in entry.keys() & other.keys())
 
 
 def _write_manifest(out: Path, head: Mapping[str, Any], entries: Mapping[str, Any], failed: Mapping[str, str],
@@ -618,8 +603,8 @@ def _derived(sources: Sequence[FeatureFolder], out: Path, head: dict[str, Any],
                         "check that they are of one dataset.")
     if out.resolve() in [s.folder.resolve() for s in sources]:
         raise DataError(f"'{out}' is one of the folders that are read; write to another one.")
-    entries = _begin(out, head)
-    with Bar(what, len(common)) as bar:
+    with locked(out), Bar(what, len(common)) as bar:
+        entries = _begin(out, head, common)
         for vid in common:
             path = out / f"{vid}.npy"
             grid, data = rows(vid)
@@ -633,7 +618,7 @@ def _derived(sources: Sequence[FeatureFolder], out: Path, head: dict[str, Any],
                             "padded": bool(entry.get("padded"))}
             result.clips += grid.count
             bar.advance()
-    _write_manifest(out, head, entries, result.failed)
+        _write_manifest(out, head, entries, result.failed)
     for vid, why in result.failed.items():
         say(f"left out: {_quoted(vid)}: {why}")
     result.seconds = time.monotonic() - began
@@ -715,7 +700,8 @@ def _write_hdf5(out: Path, head: Mapping[str, Any] | None, rows: Iterable[tuple[
         raise CallError(f"'{out}' is a folder; give the name of an HDF5 file.")
     count = 0
     # no times are stored, and the oldest layout is used: the same bytes each time, for readers of any age
-    with replacing(out, "w+b") as raw, h5py.File(raw, "w", libver=("earliest", "v110")) as file:
+    with (_unswept(out.parent), replacing(out, "w+b") as raw,
+          h5py.File(raw, "w", libver=("earliest", "v110")) as file):
         if head is not None:
             file.attrs[ATTRIBUTE] = json.dumps(head, sort_keys=True)
         for name, data, told in rows:
@@ -726,6 +712,16 @@ def _write_hdf5(out: Path, head: Mapping[str, Any] | None, rows: Iterable[tuple[
                 node.attrs[key] = value
             count += 1
     return count
+
+
+@contextmanager
+def _unswept(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder that others fill and sweep; any other folder is left as it is."""
+    if (folder / LOCK).exists() or (folder / MANIFEST).exists():
+        with locked(folder):
+            yield
+    else:
+        yield
 
 
 def export(folder: str | Path, out: str | Path, to: Literal["tsp", "gtad"] = "tsp", *, positions: int = 100
@@ -806,7 +802,7 @@ def read_global(path: str | Path) -> dict[str, np.ndarray]:
                 node = _node(file, name, where)
                 if not isinstance(node, h5py.Dataset) or node.shape is None or len(node.shape) != 1:
                     shape = getattr(node, "shape", None)
-                    told = "is no array" if shape is None else f"has shape {_shape(shape)}"
+                    told = "is no array" if shape is None else f"has shape {shown(shape)}"
                     raise DataError(f"{where} {told}; global video features are one vector (C,) for each video.")
                 dim = dim or node.shape[0]
                 if node.dtype.kind != "f" or not 0 < node.shape[0] == dim or dim > WIDEST:
@@ -840,7 +836,7 @@ def write_global(path: str | Path, features: Mapping[str, np.ndarray]) -> None:
             raise DataError(f"two videos would have the key {_quoted(key)} (the name up to its first dot); rename one.")
         width = len(next(iter(rows.values()))) if rows else None
         if vector.ndim != 1 or not len(vector) or (width is not None and len(vector) != width):
-            raise DataError(f"video {_quoted(name)} has features of shape {_shape(vector.shape)}; expected "
+            raise DataError(f"video {_quoted(name)} has features of shape {shown(vector.shape)}; expected "
                             f"({width or 'C'},).")
         if vector.dtype.kind != "f" or not np.isfinite(vector.astype(np.float32)).all():
             raise DataError(f"video {_quoted(name)} has features that are not finite numbers.")
@@ -1006,8 +1002,8 @@ def import_(path: str | Path, out: str | Path, *, durations: Mapping[str, float]
         head = {"foreign": False, **told}
         dtype = told["dtype"]
     head["source"] = {"name": _clean(path.name), "sha256": digest}
-    entries = _begin(out, head)
-    with Bar("importing", len(chosen)) as bar:
+    with locked(out), Bar("importing", len(chosen)) as bar:
+        entries = _begin(out, head, chosen)
         # every file is opened once
         for file, group in itertools.groupby(chosen.items(), key=lambda pair: pair[1][0].file):
             with _source(file) as source:
@@ -1026,11 +1022,11 @@ def import_(path: str | Path, out: str | Path, *, durations: Mapping[str, float]
                             raise
                         result.failed[vid] = _clean(str(error))
                     bar.advance()
-    for why in result.failed.values():
-        say(f"left out: {why}")
-    if not entries:
-        raise DataError(f"none of the {len(items)} videos could be imported: {next(iter(result.failed.values()))}")
-    _write_manifest(out, head, entries, result.failed)
+        for why in result.failed.values():
+            say(f"left out: {why}")
+        if not entries:
+            raise DataError(f"none of the {len(items)} videos could be imported: {next(iter(result.failed.values()))}")
+        _write_manifest(out, head, entries, result.failed)
     result.seconds = time.monotonic() - began
     return result
 
@@ -1086,7 +1082,7 @@ def _items(file: Path, dataset: str | None, told: bool) -> Iterator[_Item]:
     """The features in a file, by their headers."""
     if file.suffix.lower() == ".npy":
         try:
-            array = _mapped(file)
+            array = mapped(file)
             wrong = None if array.dtype.kind == "f" else f"'{file}' holds {array.dtype}, not floating-point numbers."
             yield _Item(file.stem, file, None, array.shape, wrong=wrong)
         except DataError as error:
@@ -1115,7 +1111,7 @@ def _fitted(item: _Item, dim: int, durations: Mapping[str, float] | None, fps: f
         raise DataError(item.wrong)
     if len(shape) != 2 or not math.prod(shape) or math.prod(shape) > LARGEST:
         hint = " (global video features are read by read_global)" if len(shape) == 1 else ""
-        raise DataError(f"{where} has shape {_shape(shape)}; expected rows of features, (T, C){hint}.")
+        raise DataError(f"{where} has shape {shown(shape)}; expected rows of features, (T, C){hint}.")
     if shape[1] != dim:
         others = "the description says" if item.told else "most here are"
         raise DataError(f"{where} has features {shape[1]} wide, but {others} {dim}.")
@@ -1167,10 +1163,11 @@ def _digest(files: Sequence[Path], folder: bool) -> str:
     return hashlib.sha256(_clean(lines).encode()).hexdigest()
 
 
-def _begin(out: Path, head: dict[str, Any]) -> dict[str, Any]:
+def _begin(out: Path, head: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:
     """Describe what is to come, so that a killed import can go on; a folder of other features is refused.
 
-    Returns the entries of what was imported from the same source before.
+    A folder that lacks some of the ``wanted`` videos is not complete from here on. Whoever calls holds the folder's
+    lock. Returns the entries of what was imported from the same source before.
     """
     if (out / MANIFEST).exists():
         old, new = _describe(out), json.loads(json.dumps(head))
@@ -1180,6 +1177,8 @@ def _begin(out: Path, head: dict[str, Any]) -> dict[str, Any]:
                 raise DataError(f"'{out}' holds features with {key} {there}, but these have {here}; import into "
                                 "another folder, and merge them.")
         sweep(out)
+        if old.get("complete") and not old["videos"].keys() >= set(wanted):
+            _write_manifest(out, head, old["videos"], failures(out), complete=False)
         return dict(old["videos"])
     if out.is_dir() and any(out.glob("*.npy")):
         raise DataError(f"'{out}' holds .npy files that no {MANIFEST} describes; import into another folder.")
@@ -1191,7 +1190,7 @@ def _begin(out: Path, head: dict[str, Any]) -> dict[str, Any]:
 def _source(file: Path) -> Iterator[Any]:
     """An open HDF5 file, or a mapped array."""
     if file.suffix.lower() == ".npy":
-        yield _mapped(file)
+        yield mapped(file)
     else:
         with _opened(file) as h5:
             yield h5

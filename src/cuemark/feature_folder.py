@@ -1,16 +1,18 @@
 """A features folder: one array for each video, a description of them all, and what could not be read.
 
 ``<video_id>.npy`` ``(T, C)`` each, readable by ActionFormer and OpenTAD as it is; :data:`MANIFEST`: the encoder and the
-digest of its weights, how it looked, each video's grid; :data:`FAILED`: why videos are not there. A video is there when
-the description lists it, and the folder is complete when that says so. Nothing in it says when, where or from which
-folder it was made: the same work gives the same bytes.
+digest of its weights, how it looked, each video's grid; ``failed.json``: why videos are not there. A video is there
+when the description lists it, and the folder is complete when that says so. Nothing in it says when, where or from
+which folder it was made: the same work gives the same bytes.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import tokenize
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +21,15 @@ import numpy as np
 
 from cuemark.errors import CuemarkError, DataError, ModelError
 from cuemark.grid import Features, Grid
+from cuemark.preparation import failures, write_failures
 from cuemark.progress import say
 from cuemark.segments import plain, read_json, write_json
+from cuemark.video import marks
 
 MANIFEST = "features.json"
-FAILED = "failed.json"
+DTYPES = ("float16", "float32")
+LARGEST = 1 << 31
+"""Numbers in the features of one video; a file that claims more is refused before anything is allocated."""
 SECONDS_BETWEEN_MANIFESTS = 5.0
 USUAL = {"crops": 1, "pooling": "mean", "backend": "eager"}
 """What a description means that does not say it: of folders from before it could be chosen, or of other people's."""
@@ -88,28 +94,77 @@ class FeatureFolder(Mapping[str, Features]):
         return vid in self.meta["videos"]
 
 
-def failures(folder: Path) -> dict[str, str]:
-    """Why videos are not in a features folder, by id: its :data:`FAILED`.
+# ---------------------------------------------------------------------------------------------- its arrays
 
-    Raises:
-        DataError: the file is malformed.
+
+def damage(path: Path, count: int, dim: Any, dtype: Any) -> str | None:
+    """What is wrong with the header or the length of an array file, or None: its numbers are not looked at.
+
+    Args:
+        count: rows that it has to have.
+        dim: and columns; anything but a number: any.
+        dtype: one of :data:`DTYPES`; anything else: any of them.
     """
-    if not (folder / FAILED).exists():
-        return {}
-    told = read_json(folder / FAILED, "failures")
-    if not isinstance(told, dict):
-        raise DataError(f"'{folder / FAILED}' does not say what failed; remove it.")
-    return {str(vid): str(why) for vid, why in told.items()}
+    try:
+        array = mapped(path)
+    except DataError as error:
+        return str(error)
+    if array.ndim != 2 or len(array) != count or (type(dim) is int and array.shape[1] != dim):
+        told = f"({count}, {dim if type(dim) is int else 'C'})"
+        return f"has shape {shown(array.shape)}, not {told}"
+    if array.dtype.name not in DTYPES or (dtype in DTYPES and array.dtype.name != dtype):
+        return f"holds {array.dtype.name}, not {dtype if dtype in DTYPES else 'float16 or float32'}"
+    if not array.flags.c_contiguous:
+        return "is in Fortran order; ActionFormer and OpenTAD read it, slowly, and cuemark writes C order"
+    return None
+
+
+def mapped(path: Path) -> np.ndarray:
+    """A ``.npy`` file as a memory map, its header and length checked; DataError says what it is instead, unnamed."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise DataError("is not there" if not path.exists() else "is not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # files of Python 2 are read all the same
+            with open(path, "rb") as file:
+                version = np.lib.format.read_magic(file)
+                reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+                shape, fortran, dtype = reader[version](file)
+                start = file.tell()
+        if dtype.hasobject:
+            raise DataError("holds Python objects, which are never unpickled")
+        if math.prod(shape) > LARGEST:
+            raise DataError(f"claims the shape {shown(shape)}, which is too large for the features of one video")
+        told, size = start + math.prod(shape) * dtype.itemsize, path.stat().st_size
+        if told != size:
+            raise DataError(f"has {size} bytes, but its header tells of {told}; it is "
+                            f"{'cut short' if size < told else 'followed by something else'}")
+        if not math.prod(shape):
+            return np.zeros(shape, dtype)
+        return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, OverflowError, RecursionError, MemoryError,
+            SyntaxError, tokenize.TokenError):  # NumPy parses a header as Python
+        raise DataError("is not a NumPy array file") from None
+
+
+def shown(shape: Sequence[int]) -> str:
+    """A shape as messages show it."""
+    return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+
+
+# ---------------------------------------------------------------------------------------------- while it grows
 
 
 @dataclass
 class Book:
-    """What a features folder says of itself while it grows: :data:`MANIFEST` and :data:`FAILED`."""
+    """What a features folder says of itself while it grows: :data:`MANIFEST` and ``failed.json``."""
 
     out: Path
     head: dict[str, Any]
     entries: dict[str, Any]
     failed: dict[str, str]
+    complete: bool = False
+    """Whether it was when it was opened."""
     saved: float = field(default_factory=time.monotonic)
 
     @classmethod
@@ -132,15 +187,32 @@ class Book:
             if old.get(key, USUAL.get(key)) != mine:
                 raise ModelError(f"'{out}' holds features with {key} {old.get(key)}, but these would have {mine}; "
                                  "give another folder with --out, or remove this one.")
-        return cls(out, head, dict(old["videos"]), failed)
+        return cls(out, head, dict(old["videos"]), failed, bool(old.get("complete")))
 
-    def holds(self, vid: str, path: Path) -> bool:
-        """Whether the features of a video are there, and from a file of this size."""
+    def holds(self, videos: Mapping[str, Path]) -> list[bool]:
+        """Of each video (id -> file), whether its features are there, whole, and from what its file is now.
+
+        Headers and lengths of arrays are read, and a little of each video: see :func:`cuemark.video.mark`.
+        """
+        kept = {vid: path for vid, path in videos.items() if self._is_whole(vid)}
+        seen = dict(zip(kept, marks(kept.values())))
+        return [vid in seen and self._is_from(vid, path, seen[vid]) for vid, path in videos.items()]
+
+    def _is_whole(self, vid: str) -> bool:
         entry = self.entries.get(vid)
-        if not isinstance(entry, dict) or not (self.out / f"{vid}.npy").exists():
+        if not isinstance(entry, dict) or not isinstance(entry.get("grid"), dict):
             return False
+        count = entry["grid"].get("count")
+        return damage(self.out / f"{vid}.npy", count, self.head["dim"], self.head["dtype"]) is None
+
+    def _is_from(self, vid: str, path: Path, seen: str | None) -> bool:
+        entry = self.entries[vid]
+        if seen is None:  # where its file is away, its features stay
+            return True
+        if "mark" in entry:
+            return bool(entry["mark"] == seen)
         size = state(path)[0]
-        return not size or entry.get("bytes", size) == size  # where its file is away, its features stay
+        return bool(entry.get("bytes", size) == size)  # of before there were marks; or somebody else's
 
     def enter(self, vid: str, entry: dict[str, Any]) -> None:
         """The features of a video are in their place."""
@@ -160,10 +232,7 @@ class Book:
     def write(self, complete: bool) -> None:
         """Both files, or none of a folder that holds nothing; no times, hosts or paths are in them."""
         self.saved = time.monotonic()
-        if self.failed:
-            write_json(self.out / FAILED, dict(sorted(self.failed.items())))
-        else:
-            (self.out / FAILED).unlink(missing_ok=True)
+        write_failures(self.out, self.failed)
         if self.entries or not complete:  # a folder of nothing is not described
             write_json(self.out / MANIFEST, {**self.head, "complete": complete,
                                              "videos": dict(sorted(self.entries.items()))})

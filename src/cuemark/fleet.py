@@ -311,8 +311,11 @@ def _connected(ray: ModuleType, address: str) -> Iterator[None]:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
             except Exception as error:  # Ray's own, of gRPC, of the system
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-                raise CuemarkError(f"Ray at '{address}' cannot be used ({reason}); check that it runs, with the same "
-                                   "Ray and Python as here, or use local.") from None
+                raise CuemarkError(
+                    f"a Ray of this machine alone cannot be started ({reason}); free some memory and space for "
+                    "temporary files, or do without Ray: one process uses all cores too." if address == "local" else
+                    f"Ray at '{address}' cannot be used ({reason}); check that it runs, with the same Ray and Python "
+                    "as here, or use local.") from None
         try:
             yield
         except ray.exceptions.RayTaskError:

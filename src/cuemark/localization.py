@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 
-from cuemark.errors import CallError, CuemarkError, ModelError
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError
 from cuemark.extraction import features_of
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
-from cuemark.localizers.questions import Example, Question, questions_of
+from cuemark.localizers.questions import Example, Question, questions_of, shown
 from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.metrics.episodes import Episode
 from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment, Truth
 
@@ -122,6 +123,33 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
     return model.predict({vid: folder[vid] for vid in chosen}, asked, proposals)
 
 
+def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Sequence[Episode]) -> list[Predictions]:
+    """The answers to few-shot episodes, as :func:`cuemark.metrics.episodes.episodes` scores them.
+
+    Every query is asked about each class of its episode; each class answers for itself, and the scores compete.
+
+    Raises:
+        ModelError: the features are not the ones the localizer was trained on.
+        CallError: the localizer cannot be shown examples.
+        DataError: a video of an episode has no features.
+    """
+    model.fits(folder)
+    if model.network.asked != "examples":
+        raise CallError(f"this {model.name} cannot be shown examples; train a qat for that.")
+    answers = []
+    with Bar("answering episodes", len(drawn)) as bar:
+        for episode in drawn:
+            absent = next((vid for vid in episode.queries if vid not in folder), None)
+            if absent is not None:
+                raise DataError(f"'{folder.folder}' has no features of '{absent}', which an episode asks about; "
+                                "extract them, or draw from videos that have some.")
+            features = {vid: folder[vid] for vid in episode.queries}
+            examples = {vid: folder[vid] for vid in {vid for vid, _ in episode.support} if vid in folder}
+            answers.append(model.predict(features, dict.fromkeys(episode.queries, shown(episode.support, examples))))
+            bar.advance()
+    return answers
+
+
 def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Sequence[str | Shown] = ()
              ) -> list[Question]:
     """What a localizer is asked, checked against what it can answer; videos of examples are looked at once.
@@ -149,15 +177,15 @@ def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Seq
                         "clip.mp4:3-7).")
     told = [Shown.parse(example) if isinstance(example, str) else example for example in examples]
     seen: dict[Path, Features] = {}
-    shown: dict[Path, list[Segment]] = {}
+    marked: dict[Path, list[Segment]] = {}
     for example in told:
         if example.file not in seen:
             seen[example.file] = _seen(example.file, model)
         if example.start >= seen[example.file].duration:
             raise CallError(f"the example {example.file}:{example.start:g}-{example.end:g} begins after its video has "
                             f"ended ({seen[example.file].duration:.1f} s).")
-        shown.setdefault(example.file, []).append(Segment(example.start, example.end))
-    return [Question(examples=tuple(Example(seen[file], tuple(spans)) for file, spans in shown.items()))]
+        marked.setdefault(example.file, []).append(Segment(example.start, example.end))
+    return [Question(examples=tuple(Example(seen[file], tuple(spans)) for file, spans in marked.items()))]
 
 
 def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:

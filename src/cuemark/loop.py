@@ -25,6 +25,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -285,6 +286,7 @@ def fit(
                 sums.clear()
             bar.advance()
 
+            stopped = time.monotonic()  # what follows is no part of an update
             # once in a while: validate, keep the best
             if validate is not None and (state.step % (validate_every or per_epoch) == 0 or state.step == steps):
                 judged = model if averaged is None else averaged.module
@@ -299,12 +301,12 @@ def fit(
                     if first:
                         with _writing(folder):
                             checkpoint.save(folder / "best.safetensors", judged.state_dict(), {"kind": "weights"})
-                since = time.monotonic()
 
             # once in a while: save everything
             if first and (state.step % checkpoint_every == 0 or state.step == steps):
                 with _writing(folder):
                     state.save(folder, model, optimiser, scaler, averaged, who, keep)
+            since += time.monotonic() - stopped
     # ---------------------------------------------------------------------------------------------
 
     ranks.wait()
@@ -512,7 +514,10 @@ class _State:
         if keep > 1 and (folder / LAST).exists():
             step = checkpoint.load(folder / LAST, "training")[1]["step"]
             (folder / f"step-{step}.safetensors").unlink(missing_ok=True)
-            os.link(folder / LAST, folder / f"step-{step}.safetensors")  # under both names until the new one is there
+            try:  # under both names until the new one is there
+                os.link(folder / LAST, folder / f"step-{step}.safetensors")
+            except OSError:  # a file system without second names
+                shutil.copyfile(folder / LAST, folder / f"step-{step}.safetensors")
         checkpoint.save(folder / LAST, tensors, {
             "kind": "training", "who": dict(who), "step": self.step, "skipped": self.skipped, "norms": self.norms,
             "best": self.best, "sums": self.sums, "scaler": scaler.state_dict()})

@@ -55,6 +55,8 @@ BACKGROUND = frozenset({"background", "bg", "none", "no action", "nothing", "sil
 """Labels, in small letters and without underscores, of what is no action."""
 EPOCHS = 8
 """TSP and CLAP, sections 4.1."""
+WEIGHED = ("weight_class", "weight_contrast", "temperature")
+"""Options of the built-in world's recipes without which a small network does not find motion (docs/notes.md)."""
 UPDATES = 400
 """Fewest updates, our choice: those of ``world_tac``, where a small network learns ten motions from nothing."""
 FEW = 5
@@ -138,7 +140,7 @@ def own_recipe(videos: str | Path, annotations: str | Path, objective: str, *, o
     clip = _clip(recipe)
     usable = {vid: v for vid, v in truth.items()
               if any(r.foreground for r in regions(vid, v, clip.seconds, recipe.encoder.sampling, False))}
-    truth = _split(truth, usable, told, validation_share, seed, notes)
+    truth = _split(truth, usable, told, validation_share, recipe.seed, notes)
     training = {vid: v for vid, v in truth.items() if v.subset == "training"}
     plan["data"]["validate"] = ["validation"] if len(training) < len(truth) else []
     clips = ClipSet(training, files, clip, recipe.encoder.sampling, kind.needs_background, seed=seed)
@@ -147,9 +149,11 @@ def own_recipe(videos: str | Path, annotations: str | Path, objective: str, *, o
 
     warnings += _wrong_labels(truth, training, recipe)
     warnings += _wrong_times(training, clips, recipe)
-    if said and recipe.encoder.text in ENGLISH_READERS and english(_texts(said)) is False:
-        warnings.append(f"the captions do not read like English, which the text encoder '{recipe.encoder.text}' was "
-                        "trained on; name one of their language (--text).")
+    if kind.needs_text and recipe.encoder.text in ENGLISH_READERS:
+        for what, texts_ in (("captions", _texts(said)), ("labels", labels_of(truth))):
+            if english(texts_) is False:
+                warnings.append(f"the {what} do not read like English, which the text encoder "
+                                f"'{recipe.encoder.text}' was trained on; name one of their language (--text).")
 
     write_truth(out / TRUTH_FILE, truth)
     if said:
@@ -207,11 +211,11 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
         warnings.append(f"{len(absent)} of {len(truth)} annotated videos have no features and are left out: "
                         f"{_listed(absent)}.")
     truth = {vid: replace(v, duration=folder[vid].duration) for vid, v in truth.items() if vid in folder}
+    plan = tables(f"world_{system}")
+    plan |= {"system": system, "seed": seed, "data": {"truth": str(out / TRUTH_FILE)}}
+    seed = build(Recipe, _changed(plan, changes), "recipe").seed
     truth = _split(truth, truth, told, validation_share, seed, notes)
     training = {vid: v for vid, v in truth.items() if v.subset == "training"}
-
-    plan = tables(f"world_{system}")
-    plan |= {"system": system, "seed": seed}
     plan["data"] = {"truth": str(out / TRUTH_FILE), "features": str(features), "train": ["training"],
                     "validate": ["validation"] if len(training) < len(truth) else []}
     plan["encoder"] = {"start": str(encoder)} if encoder is not None else {}
@@ -414,6 +418,11 @@ def _plan(objective: str, videos: str | Path, out: Path, encoder: str | Path | N
         plan["encoder"] |= {"network": small["network"], "clip": small["clip"]}
         notes.append(f"the encoder starts from nothing: a small network for a CPU, at {small['clip']['crop']} x "
                      f"{small['clip']['crop']} pixels (cuemark weights lists trained ones to start from).")
+        weighed = {k: v for k, v in tables(shipped).get("options", {}).items() if k in WEIGHED}
+        if weighed:
+            plan["options"] |= weighed
+            notes.append("such a network learns motion only where the region head weighs most: "
+                         f"{', '.join(f'{k} = {v:g}' for k, v in weighed.items())} (the papers: weights of 1).")
     if OBJECTIVES[objective][0].needs_text:
         plan["encoder"]["text"] = text or _reader()
         notes.append(f"the text encoder is '{plan['encoder']['text']}'.")

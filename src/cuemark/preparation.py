@@ -13,9 +13,10 @@ nowhere else, the index of the file at its front so that a browser plays while i
   column is repeated.
 - Sound is dropped, or encoded again to AAC: copying would be exact to 21 ms only, and few sources have what MP4 holds.
 
-The folder: ``<stem>.mp4`` each; ``prepared.json`` with the settings, what each video is and was, and why others failed;
-``metadata.csv`` as TSP's release has it (``filename,video-duration,fps,video-frames``, where video-duration is
-frames / fps). Files are written to a temporary name and renamed. A run that was killed goes on where it was and ends
+The folder: ``<stem>.mp4`` each; ``prepared.json`` with the settings, and what each video is and was; ``failed.json``,
+where some could not be prepared, with the reasons; ``metadata.csv`` as TSP's release has it
+(``filename,video-duration,fps,video-frames``, where video-duration is frames / fps). None of them says when or from
+which folder. Files are written to a temporary name and renamed. A run that was killed goes on where it was and ends
 with the same bytes, given the same FFmpeg; x264 encodes on one thread, without its macroblock tree, to be repeatable.
 """
 
@@ -58,6 +59,7 @@ from cuemark.segments import read_json, write_json
 from cuemark.video import VideoInfo
 
 MANIFEST = "prepared.json"
+FAILED = "failed.json"
 TABLE = "metadata.csv"
 COLUMNS = ("filename", "video-duration", "fps", "video-frames")
 SECONDS_BETWEEN_MANIFESTS = 5.0
@@ -106,12 +108,13 @@ class Preparation:
 
 
 def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, short_side: int | None = 128,
-            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23, workers: int = 2
-            ) -> Preparation:
+            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23,
+            workers: int | None = None) -> Preparation:
     """Transcode files into the folder ``out``; what is there already, from an unchanged source, is skipped.
 
-    A source of another size or modification time is prepared again. A broken one is named, with its reason, and the
-    rest goes on; what an earlier state of it gave is then removed.
+    A source of other content (:func:`cuemark.video.mark`) is prepared again; touching or copying it changes nothing. A
+    broken one is named in :data:`FAILED`, with its reason, and the rest goes on; what an earlier state of it gave is
+    then removed.
 
     Args:
         videos: files.
@@ -121,7 +124,8 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
         keyframe_every: frames from each keyframe to the next. Small: quick random access, larger files.
         audio: keep the sound, as AAC.
         quality: x264's constant rate factor, 1 to 51; 6 more halves the file.
-        workers: videos at a time, each in a process of its own, which may crash alone; 0: one, in this process.
+        workers: videos at a time, each in a process of its own, which may crash alone; None: as many as there are
+            cores; 0: one, in this process.
 
     Raises:
         CallError: an impossible setting or name; two files of one stem; a file that would replace its own source, or
@@ -130,6 +134,7 @@ def prepare(videos: Sequence[str | Path], out: str | Path, *, fps: float = 30, s
         DataError: ``out`` cannot be written, for example because the disk is full. What was finished stays.
         CuemarkError: another run is at work in ``out``.
     """
+    workers = len(os.sched_getaffinity(0)) if workers is None else workers
     within("workers", workers, 0)
     return fill(videos, Path(out), lambda jobs, lock: _answers(jobs, workers, lock), fps=fps, short_side=short_side,
                 enlarge=enlarge, keyframe_every=keyframe_every, audio=audio, quality=quality)
@@ -144,7 +149,8 @@ Answers = Generator[tuple[str, dict[str, Any]], None, None]
 def fill(videos: Sequence[str | Path], out: Path, work: Callable[[Mapping[str, Job], int], Answers], *, fps: float,
          short_side: int | None, enlarge: bool, keyframe_every: int, audio: bool, quality: int) -> Preparation:
     """What :func:`prepare` does, whoever does the work: that gets the jobs by stem, and the handle of the lock."""
-    for name, value, low, high in (("fps", fps, 0.01, 1000), ("short_side", short_side or 2, 2, 8192),
+    for name, value, low, high in (("fps", fps, 0.01, 1000),
+                                   ("short_side", 2 if short_side is None else short_side, 2, 8192),
                                    ("keyframe_every", keyframe_every, 1, None), ("quality", quality, 1, 51)):
         within(name, value, low, high)
     rate = video.fraction_of(fps)
@@ -162,9 +168,9 @@ def fill(videos: Sequence[str | Path], out: Path, work: Callable[[Mapping[str, J
 
             jobs: dict[str, Job] = {}
             sweep(out)
-            for stem, path in sources.items():
-                state = _state(path)
-                if stem in entries and _is_done(out, entries[stem], state):
+            for (stem, path), mark in zip(sources.items(), video.marks(sources.values())):
+                state = {"name": path.name, "mark": mark}
+                if stem in entries and _is_done(out, entries[stem], path, mark):
                     result.skipped.append(stem)
                 else:
                     jobs[stem] = {"source": str(path), "target": str(out / f"{stem}.mp4"), "rate": str(rate),
@@ -184,7 +190,7 @@ def fill(videos: Sequence[str | Path], out: Path, work: Callable[[Mapping[str, J
                             raise DataError(answer["stop"])
                         else:
                             result.failed[stem] = failed[stem] = answer["broken"]
-                            if jobs[stem]["state"]["bytes"] is not None:  # else only its drive is away, perhaps
+                            if jobs[stem]["state"]["mark"] is not None:  # else only its drive is away, perhaps
                                 entries.pop(stem, None)
                                 (out / f"{stem}.mp4").unlink(missing_ok=True)
                             say(f"left out: {answer['broken']}")
@@ -241,11 +247,11 @@ def _resume(out: Path, settings: dict[str, Any], sources: Mapping[str, Path]
         return {}, {}
     old = read_json(out / MANIFEST, "preparation")
     try:
-        was, entries, failed = dict(old["settings"]), dict(old["videos"]), dict(old["failed"])
+        was, entries, failed = dict(old["settings"]), dict(old["videos"]), dict(old.get("failed", {}))
         for entry in entries.values():
             for key in ("file", "duration", "frames", "width", "height", "bytes", "source"):
                 entry[key]
-            for key in ("name", "bytes", "modified", "codec", "fps", "width", "height"):
+            for key in ("name", "codec", "fps", "width", "height"):
                 entry["source"][key]
     except (TypeError, KeyError, ValueError, AttributeError):
         raise DataError(f"'{out / MANIFEST}' does not describe prepared videos; remove it and the videos beside it, or "
@@ -258,22 +264,19 @@ def _resume(out: Path, settings: dict[str, Any], sources: Mapping[str, Path]
         if stem in entries and entries[stem]["source"]["name"] != path.name:
             raise CallError(f"'{out / stem}.mp4' was made from '{entries[stem]['source']['name']}', and '{path}' would "
                             "replace it; rename one of them, or give another folder with --out.")
-    return entries, failed
+    return entries, failed | failures(out)  # they were in the former before they had a file of their own
 
 
-def _state(path: Path) -> dict[str, Any]:
-    """What tells that a source has changed."""
+def _is_done(out: Path, entry: dict[str, Any], path: Path, mark: str | None) -> bool:
+    """Whether a video is there whole, and from what its source is now."""
+    was = entry["source"]
     try:
-        found = path.stat()
-    except (OSError, ValueError):  # reading it will say why
-        return {"name": path.name, "bytes": None, "modified": None}
-    return {"name": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns}
-
-
-def _is_done(out: Path, entry: dict[str, Any], state: dict[str, Any]) -> bool:
-    if any(entry["source"][key] != value for key, value in state.items()):
-        return False
-    try:
+        if "mark" not in was:  # of before there were any
+            found = path.stat()
+            if (was.get("bytes"), was.get("modified")) != (found.st_size, found.st_mtime_ns):
+                return False
+        elif was["mark"] != mark:
+            return False
         return (out / entry["file"]).stat().st_size == entry["bytes"]
     except OSError:
         return False
@@ -284,8 +287,30 @@ def _describe(out: Path, settings: dict[str, Any], complete: bool, entries: dict
     listed = dict(sorted(entries.items()))
     write_table(out / TABLE, COLUMNS, [(e["file"], e["duration"], settings["fps"], e["frames"])
                                        for e in listed.values()])
-    write_json(out / MANIFEST, {"settings": settings, "complete": complete, "videos": listed,
-                                "failed": dict(sorted(failed.items()))})
+    write_failures(out, failed)
+    write_json(out / MANIFEST, {"settings": settings, "complete": complete, "videos": listed})
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """Why videos are not in a folder of prepared videos or of features, by id: its :data:`FAILED`.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    if not (folder / FAILED).exists():
+        return {}
+    told = read_json(folder / FAILED, "failures")
+    if not isinstance(told, dict):
+        raise DataError(f"'{folder / FAILED}' does not say what failed; remove it.")
+    return {str(vid): str(why) for vid, why in told.items()}
+
+
+def write_failures(folder: Path, failed: Mapping[str, str]) -> None:
+    """Write :data:`FAILED`, atomically; no such file where nothing failed."""
+    if failed:
+        write_json(folder / FAILED, dict(sorted(failed.items())))
+    else:
+        (folder / FAILED).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------- processes

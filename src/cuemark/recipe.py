@@ -49,6 +49,7 @@ class Data:
     """Features folder: what a localizer trains on; in pre-training, where TSP's global video features come from, or an
     HDF5 file of them, as ``cuemark gvf`` and TSP's release write it."""
     train: tuple[str, ...] = ("training",)
+    """Subsets that are trained on."""
     validate: tuple[str, ...] = ("validation",)
     """Subset that chooses the best weights; empty: the last weights are taken."""
     classes: str | tuple[str, ...] | None = None
@@ -78,12 +79,17 @@ class Recipe:
     """One training run."""
 
     system: str
+    """What is trained: a key of ``pretraining.OBJECTIVES`` or of ``localizers.LOCALIZERS``."""
     data: Data
+    """The table below."""
     encoder: Encoder = field(default_factory=Encoder)
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the system's ``Config``."""
     optim: Optim = field(default_factory=Optim)
+    start: str | None = None
+    """Localizer checkpoint whose weights this one begins with: one of the same system, or for QAT a G-TAD."""
     seed: int = 0
+    """Of weights, order, crops and whatever else is drawn."""
     validate_every: int | None = None
     """Updates between validations; none: each epoch."""
     workers: int = 2

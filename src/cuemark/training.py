@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from cuemark import ranks, video
+from cuemark.batch import Localizer
 from cuemark.clips import ClipSet
 from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets.splits import few_shot, read_classes
@@ -29,14 +31,16 @@ from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, DataError, ModelError, unknown
 from cuemark.feature_files import HDF5_ENDINGS, read_global
-from cuemark.feature_folder import USUAL, FeatureFolder, global_features
+from cuemark.feature_folder import FeatureFolder, global_features
+from cuemark.folders import locked
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer
-from cuemark.localizers.questions import FeatureData, Words, predict, questions_of, rows_of
-from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.localizers.questions import EpisodeData, FeatureData, Words, predict, questions_of, rows_of, shown
+from cuemark.localizers.trained import TrainedLocalizer, described
 from cuemark.loop import LAST, Result, fit
 from cuemark.metrics.detection import detection
+from cuemark.metrics.episodes import Episode, draw, episodes
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.pretraining import OBJECTIVES
@@ -116,13 +120,16 @@ def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEnc
     if recipe.data.validate:
         validation = clip_data(subset(truth, *recipe.data.validate), learning=False)
         validate = _accuracies(validation, device)
-    result = fit(
-        model, clip_data(training, learning=True), recipe.optim, out, what=f"pre-training {recipe.system}",
-        seed=recipe.seed, device=device, keep=recipe.keep, validate=validate, validate_every=recipe.validate_every,
-        checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
-        identity={"recipe": recipe.identity(), "start": start.weights if start else None,
-                  "annotations": _digest(training)},
-    )
+    identity = {"recipe": recipe.identity(), "start": start.weights if start else None,
+                "annotations": _digest(training), "captions": _digest(captions) if captions else None,
+                "global_features": None if pooled is None else _digest({k: v.tobytes() for k, v in pooled.items()})}
+    with _alone(out):
+        result = fit(
+            model, clip_data(training, learning=True), recipe.optim, out, what=f"pre-training {recipe.system}",
+            seed=recipe.seed, device=device, keep=recipe.keep, validate=validate,
+            validate_every=recipe.validate_every, checkpoint_every=recipe.checkpoint_every,
+            tensorboard=recipe.tensorboard, identity=identity,
+        )
     model.to("cpu")
     head = getattr(model, "class_head", None)
     rest = {k: v for k, v in model.state_dict().items() if not k.startswith(("encoder.", "class_head."))}
@@ -137,15 +144,17 @@ def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEnc
     return encoder, result
 
 
-def _truth(data: Data) -> Truth:
+def _truth(data: Data, part: Literal["base", "validation"] = "base") -> Truth:
     """The truth of a recipe; with ``data.classes``, of the videos that show these classes and no other.
+
+    Of a few-shot split, the classes of ``part``.
 
     Taking the other annotations away alone would turn them into background: a new class would be seen after all.
     """
     truth = truth_of(data.truth)
     if data.classes is None:
         return truth
-    names = _classes(Path(data.classes)) if isinstance(data.classes, str) else list(data.classes)
+    names = _classes(Path(data.classes), part) if isinstance(data.classes, str) else list(data.classes)
     absent = sorted(set(names) - set(labels_of(truth)))
     kept = {vid: v for vid, v in truth.items()
             if v.annotations and {s.label for s in v.annotations} <= set(names)}
@@ -157,15 +166,26 @@ def _truth(data: Data) -> Truth:
     return kept
 
 
-def _digest(truth: Truth) -> str:
+def _digest(told: Mapping[str, Any]) -> str:
     """Of what is trained on: a recipe names its file, which may change between two calls."""
-    return hashlib.sha256(repr(sorted(truth.items())).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()[:16]
 
 
-def _classes(path: Path) -> list[str]:
-    """The classes to train on that a file names; of a few-shot split, the base ones."""
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """One run at a time in a folder; of processes that train together, the first holds it for all.
+
+    Raises:
+        CuemarkError: another run is at work there.
+    """
+    with locked(out) if ranks.rank() == 0 else nullcontext():
+        yield
+
+
+def _classes(path: Path, part: str = "base") -> list[str]:
+    """The classes that a file names; of a few-shot split, those of ``part``."""
     if path.suffix.lower() == ".json" and isinstance(read_json(path, "class"), dict):
-        return few_shot(path)["base"]
+        return few_shot(path)[part]
     return read_classes(path)
 
 
@@ -325,20 +345,22 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
         raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
                         f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
 
+    asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
     truth = _truth(recipe.data)
     training = subset(truth, *recipe.data.train)
     missing = [v for v in training if v not in features]
     if len(missing) == len(training):
         raise DataError(f"'{features.folder}' has features of none of the {len(training)} training videos; "
                         f"'{missing[0]}' is the first that is missing: extract them.")
-    validation = subset(truth, *recipe.data.validate) if recipe.data.validate else {}
+    # one that is shown examples is chosen by classes that it was not trained on, where there is a split of classes
+    chooses = _truth(recipe.data, "validation") if asked == "examples" and recipe.data.validate else truth
+    validation = subset(chooses, *recipe.data.validate) if recipe.data.validate else {}
     held = {vid: video for vid, video in validation.items() if vid in features}
     if validation and not held:
         raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
                         "extract them, or set data.validate = [].")
 
     options = dict(recipe.options)
-    asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
     text = recipe.encoder.text if asked == "sentence" else None
     words = None
     if text is not None:
@@ -349,27 +371,92 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if encoder is not None and encoder.class_head and getattr(network.config, "names", None) == "encoder":
         name_by = getattr(network, "name_by")  # noqa: B009 (of those that have such names)
         name_by(encoder.class_head["weight"], encoder.class_head["bias"], encoder.classes)
-    used = {vid: features[vid] for vid in (*training, *held) if vid in features}
+    begun = {} if recipe.start is None else _begin(network, recipe.system, recipe.start, features)
+    drawn = _draws(network, chooses, held, features, recipe) if asked == "examples" and held else []
+    used = {vid: features[vid] for vid in dict.fromkeys((*training, *held, *(v for e in drawn for v, _ in e.support)))
+            if vid in features}
     proposer, proposed = _proposals(recipe.data.proposals, features, used) if judges else (None, None)
-    data = FeatureData(rows_of(network, used, training, proposed), recipe.optim.batch, recipe.seed, words)
-    if not data.rows:
-        raise DataError(f"'{recipe.data.truth}' has no sentence with a moment in any of the training videos; a "
-                        f"{recipe.system} learns from annotations that have a sentence.")
+    data: EpisodeData | FeatureData
+    if asked == "examples":
+        data = EpisodeData.of(network, used, training, recipe.optim.batch, recipe.seed)
+        absent, needs = "class that two of the training videos show", "classes, each in several videos"
+    else:
+        data = FeatureData(rows_of(network, used, training, proposed), recipe.optim.batch, recipe.seed, words)
+        absent, needs = "sentence with a moment in any of the training videos", "annotations that have a sentence"
+    if not len(data):
+        raise DataError(f"'{recipe.data.truth}' has no {absent}; a {recipe.system} learns from {needs}.")
+    validate = None
+    if held:
+        validate = _answered(held, used, drawn) if asked == "examples" else _score(held, used, words, proposed)
 
-    result = fit(
-        network, data, recipe.optim, out, what=f"training {recipe.system}", seed=recipe.seed, device=device,
-        validate=_score(held, used, words, proposed) if held else None, validate_every=recipe.validate_every,
-        checkpoint_every=recipe.checkpoint_every, tensorboard=recipe.tensorboard,
-        identity={"recipe": recipe.identity(), "weights": features.meta["weights"], "annotations": _digest(training)},
-    )
+    identity = {"recipe": recipe.identity(), "weights": features.meta["weights"], "annotations": _digest(training),
+                "proposals": None if proposed is None else _digest(proposed), **begun}
+    with _alone(out):
+        result = fit(
+            network, data, recipe.optim, out, what=f"training {recipe.system}", seed=recipe.seed, device=device,
+            validate=validate, validate_every=recipe.validate_every, checkpoint_every=recipe.checkpoint_every,
+            tensorboard=recipe.tensorboard, identity=identity,
+        )
     network.to("cpu")
-    described = {k: features.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
-    described |= {k: features.meta.get(k, usual) for k, usual in USUAL.items()}
-    trained = TrainedLocalizer(network, recipe.system, described, encoder,
+    trained = TrainedLocalizer(network, recipe.system, described(features), encoder,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
                                proposer)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
+
+
+def _begin(network: nn.Module, system: str, path: str, folder: FeatureFolder) -> dict[str, str]:
+    """Take over the weights of a localizer; gives which they were, for the run's identity."""
+    first = TrainedLocalizer.load(path)
+    first.fits(folder)
+    assert isinstance(first.network, nn.Module)
+    begin: Callable[[nn.Module], None] | None = getattr(network, "begin", None)
+    if begin is not None:
+        begin(first.network)
+    elif first.name != system:
+        raise ModelError(f"'{path}' is a {first.name}, and a {system} cannot begin with its weights; name one of the "
+                         "same kind in the recipe: start.")
+    else:
+        try:
+            network.load_state_dict(first.network.state_dict())
+        except RuntimeError as error:
+            raise ModelError(f"the weights in '{path}' do not fit this {system} "
+                             f"({str(error).splitlines()[-1].strip()}); give it the settings and the classes that they "
+                             "were trained with.") from None
+    return {"start": hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}
+
+
+def _draws(network: Localizer, truth: Truth, held: Truth, folder: Collection[str], recipe: Recipe) -> list[Episode]:
+    """What chooses the best weights: every class of the validation videos asked once, of all that show it.
+
+    Examples come from training videos, where the class is in any that has features, otherwise from validation videos.
+    """
+    first = {vid: v for vid, v in truth.items() if v.subset in recipe.data.train and vid in folder}
+    drawn: list[Episode] = []
+    for label in labels_of(held):
+        for support, spare in ((first, 0), (held, 1)):
+            count = sum(any(s.label == label for s in v.annotations) for v in support.values())
+            if count > spare:
+                drawn += draw(support, held, [label], 1, min(network.config.shots, count - spare), 1, recipe.seed)
+                break
+    if not drawn:
+        raise DataError(f"'{recipe.data.truth}' has no class of the validation videos that another video shows, from "
+                        "which an example could be taken; set data.validate = [].")
+    return drawn
+
+
+def _answered(truth: Truth, features: Mapping[str, Features], drawn: Sequence[Episode]
+              ) -> Callable[[nn.Module], dict[str, float]]:
+    """Average mAP of answers to episodes of one class, mean over classes."""
+
+    def validate(network: Any) -> dict[str, float]:
+        found = [predict(network, {vid: features[vid] for vid in episode.queries},
+                         questions=dict.fromkeys(episode.queries, shown(episode.support, features)))
+                 for episode in drawn]
+        score = episodes(truth, drawn, found)
+        return {"score": score.average, "map50": float(score.map[0])}
+
+    return validate
 
 
 def _proposals(source: str | None, folder: FeatureFolder, features: Mapping[str, Features]

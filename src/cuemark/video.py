@@ -22,12 +22,14 @@ Everything that keeps a file from being read is a :class:`~cuemark.errors.VideoE
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
 import os
 from array import array
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -46,6 +48,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 from av.video.stream import VideoStream
 
 from cuemark.errors import CallError, VideoError
+from cuemark.progress import say
 from cuemark.segments import replacing
 
 Pictures = Generator[tuple[float, VideoFrame], None, None]
@@ -54,9 +57,15 @@ Pictures = Generator[tuple[float, VideoFrame], None, None]
 log = logging.getLogger("cuemark")
 av.logging.set_level(None)  # FFmpeg's chatter about odd files is not for the user's terminal
 
-EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv",
-              ".3gp", ".ogv", ".vob", ".gif")
-"""What a video file may be called; of two files with the same stem, the earlier extension wins."""
+EXTENSIONS = (
+    ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp",
+    ".ogv", ".vob", ".gif", ".3g2", ".f4v", ".qt", ".mj2", ".ismv", ".mk3d", ".divx", ".xvid", ".asf", ".wm", ".dvr-ms",
+    ".ogm", ".rm", ".rmvb", ".mxf", ".gxf", ".m1v", ".m2v", ".mpe", ".mpv", ".m2p", ".m2t", ".trp", ".mod", ".tod",
+    ".dv", ".dif", ".dav", ".nut", ".nuv", ".wtv", ".ty", ".swf", ".viv", ".kux", ".lrv", ".insv", ".y4m", ".ivf",
+    ".obu", ".mjpg", ".mjpeg", ".h261", ".h263", ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266",
+    ".vvc", ".vc1")
+"""What a video file may be called, of the containers in :data:`FORMATS`; of two files with the same stem, the earlier
+extension wins."""
 
 THREADS = 4  # decoding threads per open file; more only pays for itself where one file is read at a time
 SKIP = 10.0  # seconds: times further apart than this are reached by another seek instead of decoding in between
@@ -70,6 +79,8 @@ FORMATS = ("asf,av1,avi,avs2,avs3,cavsvideo,dhav,dv,flv,gif,gxf,h261,h263,h264,h
 EXACT_BILINEAR = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
 SCALING = "bilinear, exact rounding, full colour"
 """How pictures become RGB of another size, as features folders record it."""
+MARKED = 64 << 10
+"""Bytes that :func:`mark` reads in each of three places."""
 COLOURSPACES = {0, 1, 2, 4, 5, 6, 7, 9}  # those of ISO/IEC 23091-2 that the scaler converts; 2: not said
 LIMITS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 _warned: set[Path] = set()
@@ -767,20 +778,52 @@ def jpeg(image: np.ndarray, quality: int = 85) -> bytes:
 # --------------------------------------------------------------------------------------------- finding
 
 
-def expand(paths: Iterable[str | Path]) -> list[Path]:
-    """The files among ``paths`` as they are, and the video files directly inside the folders among them, sorted."""
+def expand(paths: Iterable[str | Path], leave_out: str | Path | None = None) -> list[Path]:
+    """The files among ``paths`` as they are, and the video files at any depth of the folders among them, by name.
+
+    What is hidden (a name that begins with a dot, as those of our temporary files do) is passed over. Files with other
+    extensions are not looked at either, and one line says how many those are. A file that is not there is kept if its
+    name is a video's: whoever reads it names it among those that failed.
+
+    Args:
+        leave_out: a folder that is not walked into, such as the one that is written to.
+
+    Raises:
+        VideoError: a path that is neither there nor the name of a video.
+    """
     found: list[Path] = []
     for path in map(Path, paths):
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS) if path.is_dir() else [path]
-        found.extend(inside)
+        if not path.is_dir():
+            if path.suffix.lower() not in EXTENSIONS and not os.path.lexists(path):
+                raise VideoError(f"'{path}' does not exist; check the path.")
+            found.append(path)
+            continue
+        inside = list(_walked(path, leave_out))
+        videos = sorted(p for p in inside if p.suffix.lower() in EXTENSIONS)
+        if len(videos) < len(inside):
+            endings = sorted({p.suffix.lower() or "none" for p in inside} - set(EXTENSIONS))
+            named = ", ".join(endings[:5]) + (", …" if len(endings) > 5 else "")
+            say(f"'{path}': videos: {len(videos)}; files not looked at, by their extensions ({named}): "
+                f"{len(inside) - len(videos)}")
+        found.extend(videos)
     return found
+
+
+def _walked(folder: Path, leave_out: str | Path | None = None) -> Iterator[Path]:
+    """Every file at any depth that is not hidden. Links to folders are not followed: they may lead in circles."""
+    without = None if leave_out is None else os.path.realpath(leave_out)
+    for root, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders
+                      if not f.startswith(".") and (without is None or os.path.realpath(f"{root}/{f}") != without)]
+        yield from (Path(root, name) for name in names if not name.startswith("."))
 
 
 def find_videos(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
     """The file of each video id, at any depth: ``<id>.<ext>`` or, as ActivityNet's users name them, ``v_<id>.<ext>``.
 
-    Ids without a file are left out: whoever calls knows whether that is an error. Of several files for one id, the
-    plain name wins, then the earlier of :data:`EXTENSIONS`, then the first path in alphabetical order.
+    Hidden files are passed over. Ids without a file are left out: whoever calls knows whether that is an error. Of
+    several files for one id, the plain name wins, then the earlier of :data:`EXTENSIONS`, then the first path in
+    alphabetical order.
 
     Raises:
         VideoError: there is no such folder.
@@ -789,9 +832,42 @@ def find_videos(folder: str | Path, ids: Iterable[str]) -> dict[str, Path]:
     if not folder.is_dir():
         raise VideoError(f"video folder '{folder}' does not exist; check the path.")
     by_stem: dict[str, Path] = {}
-    found = [Path(root, name) for root, _, names in os.walk(folder) for name in names]
-    ranked = [(EXTENSIONS.index(p.suffix.lower()), p) for p in found if p.suffix.lower() in EXTENSIONS]
+    rank = {extension: i for i, extension in enumerate(EXTENSIONS)}
+    ranked = [(rank[p.suffix.lower()], p) for p in _walked(folder) if p.suffix.lower() in rank]
     for _, path in sorted(ranked):
         by_stem.setdefault(path.stem, path)
     paths = ((i, by_stem.get(i) or by_stem.get(f"v_{i}")) for i in ids)
     return {i: path for i, path in paths if path is not None}
+
+
+# --------------------------------------------------------------------------------------------- telling apart
+
+
+def mark(path: str | Path) -> str | None:
+    """What tells one file's content from another's at little cost, wherever and whenever it was written.
+
+    A digest (16 hex digits) of its size and of its first, middle and last :data:`MARKED` bytes; a smaller file is read
+    whole. A change elsewhere that keeps the size goes unnoticed: encoding a video again, cutting or damaging its end
+    does not. None: it cannot be read, or is no plain file.
+    """
+    try:
+        if not os.path.isfile(path):  # a pipe would be waited for
+            return None
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.blake2b(f"{size} ".encode(), digest_size=8)
+            if size <= 3 * MARKED:
+                digest.update(file.read(size))
+            else:
+                for start in (0, (size - MARKED) // 2, size - MARKED):
+                    file.seek(start)
+                    digest.update(file.read(MARKED))
+    except (OSError, ValueError):  # reading it as a video will say why
+        return None
+    return digest.hexdigest()
+
+
+def marks(paths: Iterable[str | Path]) -> list[str | None]:
+    """:func:`mark` of many files; several at a time, since a file system may be far away."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(mark, paths))

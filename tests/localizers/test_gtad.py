@@ -17,7 +17,7 @@ from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.localizers import build
 from cuemark.localizers.gtad import GTAD, Config
-from cuemark.nn.graph import gather
+from cuemark.nn.graph import gather, nearest
 from cuemark.nn.maps import cells
 from cuemark.segments import Segment
 
@@ -62,8 +62,8 @@ def naive_map(net: GTAD, x: torch.Tensor) -> torch.Tensor:
     Graphs see the sequence without any padding, spans see zeros after it.
     """
     c, length = net.config, x.shape[2]
-    nodes, neighbours = net.map_graph(net.base_graph(F.relu(net.base(x)))[0])
-    around = F.pad(gather(nodes, neighbours).mean(dim=3), (0, c.positions - length))
+    nodes, _ = net.map_graph(net.base_graph(F.relu(net.base(x)))[0])
+    around = F.pad(gather(nodes, nearest(nodes, c.neighbours)).mean(dim=3), (0, c.positions - length))
     nodes = F.pad(nodes, (0, c.positions - length))
 
     def sample(source, bins):  # (C, T) to (C, bins, D, T)

@@ -22,9 +22,12 @@ SMALL = {
     "bmn": {"positions": 24, "durations": 24, "h1d": 32, "h2d": 16, "h3d": 32, "samples": 8, "names": "localizer"},
     "gtad": {"positions": 24, "durations": 24, "h1d": 32, "h2d": 16, "h3d": 32, "width": 16, "groups": 4,
              "inner_bins": 8, "context_bins": 4},
+    "tan2d": {"clips": 24, "nodes": 24, "scales": [24], "hidden": 32, "kernel": 3, "layers": 1, "normalize": False,
+              "min_iou": 0.3, "max_iou": 0.9, "text_dim": 6, "text_width": 32, "text_layers": 1},
+    "qat": {"positions": 24, "h1d": 32, "width": 16, "groups": 4, "adapt_steps": 20},
 }
-STEPS: dict[str, int] = {}
-"""Updates on the toy task, where 60 are too few."""
+STEPS: dict[str, int] = {"qat": 30, "tan2d": 200}
+"""Updates on the toy task, where 60 are too few or too many."""
 DIM, LENGTH, DURATION = 16, 24, 36.0
 WORD = 6
 CLASSES = ["high", "low"]
@@ -81,9 +84,8 @@ def row(net, features: Features, truth: list[Segment], view: bool = True) -> lis
         shown = [toy(500 + 2 * i + CLASSES.index(label), other=True) for i in range(2)]
         questions = [Question(examples=tuple(Example(f, tuple(t)) for f, t in shown), label=label)]
     proposals = None
-    if net.judges:  # every third span, whatever is in the video
-        step, count = features.grid.step, features.grid.count
-        marks = sorted({*range(0, count, 2), count})
+    if net.judges:  # every span, whatever is in the video
+        step, marks = features.grid.step, range(features.grid.count + 1)
         proposals = [Segment(a * step, b * step, None, 0.5) for a in marks for b in marks if b > a]
     return [Row(v, [truth], questions, proposals) for v in (net.views(features) if view else [features])]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cuemark.nn.graph import GCNeXt, gather, nearest
+from cuemark.nn.graph import CosineGraph, GCNeXt, Links, gather, nearest, related
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -90,3 +90,64 @@ def test_neighbours_do_not_depend_on_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = nearest(x, 3)
     assert torch.equal(found, nearest(x, 3))
+
+
+# ---------------------------------------------------------------------------------------------- graphs over spans
+
+
+def naive_related(spans, real, at, contextual, surrounding, limit):
+    """Whom one span of a list is linked to, by the description."""
+    others = [i for i in range(len(spans)) if real[i] and i != at]
+    middle = [(a + b) / 2 for a, b in spans]
+
+    def overlap(i):
+        a, b = max(spans[i][0], spans[at][0]), min(spans[i][1], spans[at][1])
+        return max(b - a, 0) / (spans[i][1] - spans[i][0] + spans[at][1] - spans[at][0] - max(b - a, 0))
+
+    def distance(i):
+        return abs(middle[i] - middle[at]) / (max(spans[i][1], spans[at][1]) - min(spans[i][0], spans[at][0]))
+
+    near = sorted((i for i in others if overlap(i) > limit), key=lambda i: (-round(overlap(i), 9), i))[:contextual]
+    beside = sorted((i for i in others if overlap(i) == 0), key=lambda i: (round(distance(i), 9), i))[:surrounding]
+    return [*((near or [at]) * contextual)[:contextual], *((beside or [at]) * surrounding)[:surrounding]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+@pytest.mark.parametrize("limit", [0.3, 0.7])
+def test_related_is_its_description(count, limit):
+    generator = torch.Generator().manual_seed(count)
+    start = torch.randint(0, 30, (2, count), generator=generator).double()  # whole numbers: equals, touches
+    spans = torch.stack([start, start + torch.randint(1, 20, (2, count), generator=generator)], dim=2)
+    real = torch.rand(2, count, generator=generator) > 0.2
+    at = torch.arange(count).flip(0).expand(2, count)
+    found = related(spans, real, at, 4, 2, limit)
+    assert found.shape == (2, count, 6)
+    for row in range(2):
+        for j, i in enumerate(at[row].tolist()):
+            assert found[row, j].tolist() == naive_related(spans[row].tolist(), real[row].tolist(), i, 4, 2, limit)
+
+
+def test_a_cosine_graph_is_two_multiplications_by_its_matrix():
+    torch.manual_seed(0)
+    graph, x = CosineGraph(6, 8), torch.randn(7, 6)
+    x[3] = 0  # has no direction
+    children = torch.randint(0, 7, (7, 4))
+    matrix = torch.eye(7)
+    for i in range(7):
+        for j in children[i].tolist():
+            matrix[i, j] += max(float(F.cosine_similarity(x[i], x[j], dim=0)), 0) / 4
+    hidden = F.relu(matrix @ x @ graph.first.weight.T + graph.first.bias)
+    expected = matrix @ hidden @ graph.second.weight.T + graph.second.bias
+    nodes = torch.arange(7)
+    found = graph(x, Links(nodes, children, torch.cat([nodes[:, None], children], dim=1)))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert graph.first.weight.abs().max() <= 8**-0.5
+    assert float(graph.first.weight.detach().std()) == pytest.approx(8**-0.5 / 3**0.5, rel=0.2)
+
+
+def test_a_cosine_graph_drops_hidden_channels_in_training_alone():
+    torch.manual_seed(0)
+    graph, x, nodes = CosineGraph(6, 64, dropout=0.5), torch.randn(3, 6), torch.arange(3)
+    links = Links(nodes, nodes[:, None], torch.stack([nodes, nodes], dim=1))
+    assert not torch.equal(graph.train()(x, links), graph(x, links))
+    assert torch.equal(graph.eval()(x, links), graph(x, links))

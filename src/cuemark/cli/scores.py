@@ -336,10 +336,15 @@ def diagnose(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, 
 
 @app.command(name="episodes", help_epilogue=examples(
     "cuemark episodes --support truth.json --classes novel.txt --ways 5 --shots 5 --draws 10 --out episodes.json",
+    "cuemark episodes --support truth.json --classes novel.txt --out e.json --model qat.safetensors --features f/clap",
 ))
 def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | None = None, ways: int = 5,
-                     shots: int = 5, draws: int = 10, seed: Seed_ = 0) -> None:
+                     shots: int = 5, draws: int = 10, seed: Seed_ = 0, model: Path | None = None,
+                     features: Path | None = None, answers: Path | None = None, device: str = "auto",
+                     json: bool = False) -> None:
     """Draw few-shot episodes: which instances are shown, which videos are asked; the two never share a video.
+
+    With a localizer that is shown examples, answer and score them too.
 
     Parameters
     ----------
@@ -357,11 +362,40 @@ def episodes_command(*, support: Path, classes: Path, out: Path, query: Path | N
         Examples of a class.
     draws
         How many episodes.
+    model
+        Localizer checkpoint that answers them.
+    features
+        Folder of the features it looks at, of the examples and of the videos that are asked.
+    answers
+        Folder for its answers, draw0.json and so on, as `cuemark evaluate episodes` reads them.
+    device
+        cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
+    json
+        Print the scores as JSON.
     """
     from cuemark.evaluation import draw_episodes
 
+    if (model is None) != (features is None):
+        raise CallError("--model and --features go together: what answers, and what it looks at.")
+    if model is None and (answers is not None or json):
+        raise CallError(f"--{'answers' if answers is not None else 'json'} goes with --model: without one nothing is "
+                        "answered.")
     drawn = draw_episodes(support, classes, out, query=query, ways=ways, shots=shots, draws=draws, seed=seed)
-    print(f"{len(drawn)} draws of {ways} classes with {shots} examples each in {out}")
+    if not json:
+        print(f"{len(drawn)} draws of {ways} classes with {shots} examples each in {out}")
+    if model is None or features is None:
+        return
+
+    from cuemark.extraction import chosen
+    from cuemark.feature_folder import FeatureFolder
+    from cuemark.localization import answer_episodes, load
+    from cuemark.segments import write_predictions
+
+    found = answer_episodes(FeatureFolder.open(features), load(model, chosen(device)), drawn)
+    for number, one in enumerate(found if answers is not None else ()):
+        write_predictions(Path(answers or ".") / f"draw{number}.json", one)
+    _evaluated("episodes", query or support, found, None, None, None, 0, seed, "-" if json else None,
+               draws=drawn)
 
 
 @app.command(help_epilogue=examples(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, validators
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from cuemark.errors import CallError, CuemarkError
 
@@ -31,7 +35,7 @@ evaluate_app = App(name="evaluate", help="Score predictions against truth.")
 app.command(evaluate_app)
 features_app = App(name="features", help="Features folders, and other people's features.")
 app.command(features_app)
-weights_app = App(name="weights", help="Released weights of video encoders, by name.")
+weights_app = App(name="weights", help="Released weights of video encoders and localizers.")
 app.command(weights_app)
 
 
@@ -57,6 +61,8 @@ GOES_ON = ("demo", "world", "prepare", "pretrain", "train", "extract")
 JSON_WITH_FILE = ("evaluate", "compare", "diagnose", "check")
 """Commands whose --json may be followed by a file; elsewhere it could swallow a video's name."""
 _NUMBER = re.compile(r"[-+]?[0-9.,]+ ?%?")
+UNBOUNDED = 100_000
+"""Columns of a screen that is none."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,19 +129,69 @@ From_ = Annotated[str | None, Parameter(name="--from", help="The format; by defa
 Videos_ = Annotated[Path | None, Parameter(name="--videos", help="Folder of the videos, for lengths and rates.")]
 
 
-def tabulated(columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], title: str | None = None) -> Table:
-    """Numbers to the right, words to the left, and nothing cut short."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    cells = [[_cell(cell) for cell in row] for row in rows]
-    wide = sum(len(name) + 3 for name in columns) >= 80
-    for i, name in enumerate(columns):
-        numbers = bool(cells) and all(row[i] == "–" or _NUMBER.fullmatch(row[i]) for row in cells)
-        longest = max((len(word) for row in cells for word in ([row[i]] if numbers else row[i].split())), default=0)
-        table.add_column(name.replace(" ", "\n") if wide else name, justify="right" if numbers else "left",
-                         overflow="fold", min_width=min(longest, 20))
-    for row in cells:
-        table.add_row(*row)
-    return table
+def tabulated(columns: Sequence[str], rows: Sequence[Sequence[str | float | None]], title: str | None = None
+              ) -> Tabulated:
+    """Numbers to the right, words to the left, and nothing cut short, however narrow the screen."""
+    return Tabulated(list(columns), [[_cell(cell) for cell in row] for row in rows], title)
+
+
+@dataclass(frozen=True)
+class Tabulated:
+    """A table as wide as its screen allows: words that do not fit go to the next line, but none is ever broken.
+
+    Where that is impossible, each row becomes lines of its own, ``column: value``.
+    """
+
+    columns: list[str]
+    rows: list[list[str]]
+    title: str | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        numbers = [bool(self.rows) and all(row[i] == "–" or _NUMBER.fullmatch(row[i]) for row in self.rows)
+                   for i in range(len(self.columns))]
+        room = options.max_width - 3 * len(self.columns) - 1  # of the lines between them
+        heads = self.columns
+        if sum(map(cell_len, heads)) > room:
+            heads = [name.replace(" ", "\n") for name in heads]
+        widths = []
+        for i, head in enumerate(heads):
+            cells = [row[i] for row in self.rows]
+            words = [word for cell in cells for word in ([cell] if numbers[i] else cell.split())] + head.split()
+            widths.append((max(map(cell_len, words), default=0),
+                           max(cell_len(line) for cell in [*cells, head] for line in cell.split("\n"))))
+        if (fitted := _fitted(widths, room)) is None:
+            yield from self._stacked()
+            return
+        table = Table(title=self.title, title_justify="left", header_style="bold")
+        for head, number, width in zip(heads, numbers, fitted):
+            table.add_column(head, justify="right" if number else "left", width=width, overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        yield table
+
+    def _stacked(self) -> RenderResult:
+        """Lines that may be longer than the screen, which then breaks them: nothing is lost."""
+        if self.title:
+            yield Text(self.title, style="italic")
+        for row in self.rows:
+            for name, cell in zip(self.columns, row):
+                yield Text(f"{name}: {cell}" if name else cell, overflow="fold")
+            yield Text("")
+
+
+def _fitted(widths: Sequence[tuple[int, int]], room: int) -> list[int] | None:
+    """Widths of columns, given the least and the most of each: what the least of all leave goes to those that can do
+    with little first. None: they do not fit."""
+    given = [least for least, _ in widths]
+    spare = room - sum(given)
+    if spare < 0:
+        return None
+    order = sorted(range(len(widths)), key=lambda i: widths[i][1] - widths[i][0])
+    for left, i in zip(range(len(order), 0, -1), order):
+        more = min(widths[i][1] - widths[i][0], spare // left)
+        given[i] += more
+        spare -= more
+    return given
 
 
 def _cell(value: str | float | None) -> str:
@@ -149,8 +205,14 @@ def printed(value: float) -> str:
 
 
 def screen() -> Console:
-    """Standard output as it is written: names of files and labels may look like rich's markup."""
-    return Console(markup=False, emoji=False, highlight=False)
+    """Standard output as it is written: names of files and labels may look like rich's markup.
+
+    A file or another program gets tables as wide as they are, unless ``COLUMNS`` says otherwise.
+    """
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = UNBOUNDED
+    return console
 
 
 def named(words: Sequence[str], option: str) -> dict[str, Path]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from cuemark.cli.shell import examples, features_app, screen, tabulated, weights_app
+from cuemark.cli.shell import SetOption, examples, features_app, screen, tabulated, weights_app
 from cuemark.errors import CallError
 
 
@@ -16,7 +16,9 @@ from cuemark.errors import CallError
     "cuemark weights list --json",
 ))
 def list_weights(*, json: bool = False) -> None:
-    """Which weights are known by name, and which are on this machine.
+    """Which weights are known by name, how large they are, and which are on this machine and where.
+
+    CLIP's can only be fetched: nothing uses them until UnLoc does.
 
     Parameters
     ----------
@@ -25,14 +27,17 @@ def list_weights(*, json: bool = False) -> None:
     """
     from dataclasses import asdict
 
-    from cuemark.encoders.weights import listing
+    from cuemark.encoders.weights import cache, listing
 
     rows = listing()
     if json:
         print(jsonlib.dumps([asdict(row) | {"path": str(row.path) if row.path else None} for row in rows]))
         return
-    screen().print(tabulated(("name", "network", "licence", "here"), [
-        (row.name, row.encoder or "CLIP", row.licence, "yes" if row.path else "no") for row in rows]))
+    screen().print(tabulated(("name", "licence", "MB", "here"), [
+        (f"{row.name} *" if row.unused else row.name, row.licence,
+         None if row.size is None else f"{row.size / 1e6:.0f}", "yes" if row.path else "no") for row in rows]))
+    print("* fetch only, until UnLoc: nothing uses them yet")
+    print(f"kept in {cache() / 'weights'}; CLIP's in the cache of Hugging Face's hub")
 
 
 @weights_app.command(name="fetch", help_epilogue=examples(
@@ -40,6 +45,8 @@ def list_weights(*, json: bool = False) -> None:
 ))
 def fetch_weights(names: list[str]) -> None:
     """Download released weights; a download that was stopped goes on, and what comes is checked.
+
+    CLIP's are fetch only, until UnLoc: nothing uses them yet.
 
     Parameters
     ----------
@@ -71,6 +78,48 @@ def convert_weights(source: str, *, out: Path) -> None:
     encoder = convert(source, out)
     print(f"{out}: {encoder.name}, features of {encoder.dim} numbers, clips of {encoder.clip.frames} frames at "
           f"{encoder.clip.fps:g} a second")
+
+
+@weights_app.command(name="localizer", help_epilogue=examples(
+    "cuemark weights localizer BMN_best.pth.tar --recipe activitynet_bmn --features features/tsn --out bmn.safetensors",
+    "cuemark weights localizer epoch_035.pth.tar --recipe thumos14_actionformer --features features/i3d"
+    " --classes thumos.txt --out actionformer.safetensors",
+))
+def convert_localizer(source: Path, *, recipe: Path, features: Path, out: Path, classes: Path | None = None,
+                      set: SetOption = []) -> None:  # noqa: B006
+    """A checkpoint of BMN's, G-TAD's or ActionFormer's own code as a cuemark localizer checkpoint.
+
+    Parameters
+    ----------
+    source
+        The .pth.tar file; nothing in it is executed.
+    recipe
+        A TOML file, or the name of a recipe: which localizer it is, and its settings.
+    features
+        Features folder that it works on.
+    out
+        The checkpoint.
+    classes
+        File of the names of its classes, in the order of its outputs; by default those of the recipe's training
+        videos in alphabetical order, where their truth is there.
+    """
+    from cuemark.conversion import truth_of
+    from cuemark.datasets.splits import read_classes
+    from cuemark.feature_folder import FeatureFolder
+    from cuemark.localizers.trained import TrainedLocalizer
+    from cuemark.recipe import load_recipe
+    from cuemark.segments import labels_of, subset
+
+    made = load_recipe(recipe, set)
+    names: list[str] = []
+    if classes is not None:
+        names = read_classes(classes)
+    elif Path(made.data.truth).exists():
+        names = labels_of(subset(truth_of(made.data.truth), *made.data.train))
+    trained = TrainedLocalizer.released(source, made.system, made.options, FeatureFolder.open(features), names)
+    trained.save(out)
+    named = getattr(trained.network.config, "names", None) != "none"
+    print(f"{out}: {trained.name}, {f'{len(names)} classes' if named else 'proposals without names'}")
 
 
 @features_app.command(name="info", help_epilogue=examples("cuemark features info features/tsp"))

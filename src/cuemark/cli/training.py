@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from cuemark.cli.shell import SetOption, Several, app, examples, named, screen, tabulated
+from cuemark.cli.shell import Fps_, From_, SetOption, Several, app, examples, named, screen, tabulated
 from cuemark.errors import CallError
 from cuemark.progress import say, silent
 
@@ -90,16 +90,17 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
     "cuemark prepare videos/ --out prepared --ray auto",
 ))
 def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int = 128, keep_size: bool = False,
-            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23, workers: int = 2,
-            ray: str | None = None, json: bool = False) -> int:
+            enlarge: bool = False, keyframe_every: int = 16, audio: bool = False, quality: int = 23,
+            workers: int | None = None, ray: str | None = None, json: bool = False) -> int:
     """Videos of any kind to ones that are quick to read and show everybody the same frames. Goes on when stopped.
 
     Parameters
     ----------
     videos
-        Files, or folders of them.
+        Files, or folders of them, at any depth.
     out
-        Folder for the videos, prepared.json (lengths and frames, what was broken) and metadata.csv (as TSP's).
+        Folder for the videos, prepared.json (lengths and frames), metadata.csv (as TSP's), and failed.json where some
+        could not be prepared.
     fps
         Frames a second.
     short_side
@@ -115,7 +116,7 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
     quality
         x264's constant rate factor: 6 more halves the file.
     workers
-        Videos at a time.
+        Videos at a time; by default one for each core.
     ray
         Work on this Ray cluster (its address, or auto), or on a Ray of this machine alone (local).
     json
@@ -123,7 +124,8 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
     """
     from cuemark import fleet, preparation, video
 
-    files = video.expand(videos)
+    _one_who_decides(ray, workers)
+    files = video.expand(videos, leave_out=out)
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
     work = partial(preparation.prepare, workers=workers) if ray is None else partial(fleet.prepare, address=ray)
@@ -136,8 +138,14 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
         for title, columns, rows in result.tables():
             screen().print(tabulated(columns, rows, title))
         print(f"{out}: {len(result.done)} videos prepared, {len(result.skipped)} were there, "
-              f"{len(result.failed)} failed")
+              f"{len(result.failed)} failed{f' (see {out / preparation.FAILED})' if result.failed else ''}")
     return 1 if result.failed else 0
+
+
+def _one_who_decides(ray: str | None, workers: int | None) -> None:
+    if ray is not None and workers is not None:
+        raise CallError("--workers is for this machine alone; with --ray, Ray decides how many work at once: leave one "
+                        "of the two out.")
 
 
 @app.command(help_epilogue=examples(
@@ -151,7 +159,7 @@ def pretrain(recipe: Path | None = None, *, out: Path, set: SetOption = [], swee
              videos: Path | None = None, annotations: Path | None = None,
              objective: Literal["tac", "tsp", "clap"] | None = None, captions: Path | None = None,
              encoder: str | None = None, text: str | None = None, features: Path | None = None,
-             device: str = "auto", json: bool = False) -> None:
+             from_: From_ = None, fps: Fps_ = None, device: str = "auto", json: bool = False) -> None:
     """Pre-train a video encoder: TAC, TSP or CLAP. A run that was stopped goes on.
 
     By a recipe; or, for own data, with --videos and --annotations: then a recipe is made, said and kept in OUT.
@@ -195,7 +203,7 @@ def pretrain(recipe: Path | None = None, *, out: Path, set: SetOption = [], swee
     from cuemark.training import sweep as run_sweep
 
     own = {"videos": videos, "annotations": annotations, "objective": objective, "captions": captions,
-           "encoder": encoder, "text": text, "features": features}
+           "encoder": encoder, "text": text, "features": features, "from": from_, "fps": fps}
     if recipe is not None:
         if (extra := next((name for name, value in own.items() if value is not None), None)):
             raise CallError(f"--{extra} is for own data without a recipe; name the recipe alone and change it with "
@@ -206,7 +214,8 @@ def pretrain(recipe: Path | None = None, *, out: Path, set: SetOption = [], swee
                         "--annotations.")
     else:
         made = _decided(own_recipe(videos, annotations, objective or "clap", out=out, captions=captions,
-                                   encoder=encoder, text=text, features=features, changes=set))
+                                   encoder=encoder, text=text, features=features, format=from_, fps=fps,
+                                   changes=set))
     if sweep is not None:
         field, values = _values(sweep)
         found = run_sweep(made, field, values, out, chosen(device))
@@ -302,7 +311,8 @@ def gvf(features: Path, *, out: Path, pooling: Literal["max", "mean"] = "max") -
 ))
 def train(recipe: Path, *, out: Path, set: SetOption = [], features: Path | None = None,  # noqa: B006
           annotations: Path | None = None, encoder: str | None = None, proposals: Path | None = None,
-          text: str | None = None, device: str = "auto", json: bool = False) -> None:
+          text: str | None = None, from_: From_ = None, fps: Fps_ = None, device: str = "auto",
+          json: bool = False) -> None:
     """Train a localizer on extracted features. A run that was stopped goes on.
 
     By a recipe; or, for own data, by the localizer's name with --features and --annotations: then a recipe is made,
@@ -337,10 +347,11 @@ def train(recipe: Path, *, out: Path, set: SetOption = [], features: Path | None
     from cuemark.training import LOCALIZER_FILE
     from cuemark.training import train as run
 
-    own = {"features": features, "annotations": annotations, "encoder": encoder, "proposals": proposals, "text": text}
+    own = {"features": features, "annotations": annotations, "encoder": encoder, "proposals": proposals, "text": text,
+           "from": from_, "fps": fps}
     if features is not None and annotations is not None:
         made = _decided(own_localizer(str(recipe), features, annotations, out=out, encoder=encoder,
-                                      proposals=proposals, text=text, changes=set))
+                                      proposals=proposals, text=text, format=from_, fps=fps, changes=set))
     elif (extra := next((name for name, value in own.items() if value is not None), None)):
         raise CallError(f"--{extra} is for own data, which needs both --features and --annotations; give both, or name "
                         "a recipe alone and change it with --set.")
@@ -370,15 +381,16 @@ def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> 
         return
     from cuemark.loop import validations
 
-    if told := validations(path.parent):
-        names = [name for name in told[0] if name != "step"]
+    if judged := validations(path.parent):
+        names = [name for name in judged[0] if name != "step"]
         kept = (result.best or {}).get("step")
         screen().print(tabulated(("update", *names, ""), [
             (str(row["step"]), *(None if row[n] is None else f"{row[n]:.3f}" for n in names),
-             "kept" if row["step"] == kept else "") for row in told], "Validation"))
+             "kept" if row["step"] == kept else "") for row in judged], "Validation"))
     shown = ", ".join(f"{k} {v:.3f}" if k != "step" else f"update {v:g}"
                       for k, v in (result.best or result.losses).items())
-    print(f"{path}: {result.steps} updates, {'validation' if result.best else 'losses'}: {shown}")
+    told = f"{'validation' if result.best else 'losses'}: {shown}" if shown else "finished already; nothing to train"
+    print(f"{path}: {result.steps} updates, {told}")
 
 
 @app.command(help_epilogue=examples(
@@ -397,7 +409,7 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     Parameters
     ----------
     videos
-        Files, or folders of them.
+        Files, or folders of them, at any depth.
     encoder
         Encoder checkpoint, a .pth of TSP's or torchvision's, or a name of `cuemark weights list`.
     out
@@ -432,19 +444,24 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     from cuemark import extraction, fleet, video
     from cuemark.conversion import truth_of
     from cuemark.encoders import weights
-    from cuemark.feature_folder import FAILED
     from cuemark.localization import by_name
+    from cuemark.preparation import FAILED
 
+    _one_who_decides(ray, workers)
     config = extraction.ExtractConfig(stride, fps, crops, pooling, bf16, backend, "float16" if half else "float32",
                                       batch)
     model = weights.load(encoder)
     files: dict[str, Path]
     if truth is not None:
-        files = {}
+        files, known = {}, truth_of(truth)
         for folder in videos:
-            files |= video.find_videos(folder, truth_of(truth))
+            files |= video.find_videos(folder, known)
+        if absent := [vid for vid in known if vid not in files]:
+            named = ", ".join(f"'{vid}'" for vid in absent[:3]) + (", …" if len(absent) > 3 else "")
+            say(f"{len(absent)} of {len(known)} videos of the truth have no file in {', '.join(map(str, videos))}: "
+                f"{named}")
     else:
-        files = by_name(video.expand(videos))
+        files = by_name(video.expand(videos, leave_out=out))
     if not files:
         raise CallError(f"no video found in {', '.join(map(str, videos))}.")
     if ray is not None:

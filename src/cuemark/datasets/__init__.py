@@ -23,6 +23,7 @@ from cuemark.datasets import (
     labelstudio,
     markers,
     multithumos,
+    proposal_list,
     qvhighlights,
     subtitles,
     tables,
@@ -37,7 +38,7 @@ FORMATS: dict[str, Format] = {form.name: form for form in (
     # of benchmarks
     *activitynet.FORMATS, tsp.FORMAT, bmn.FORMAT, *thumos.FORMATS, multithumos.FORMAT, *epic.FORMATS, ego4d.FORMAT,
     coin.FORMAT, kinetics.FORMAT, charades.FORMAT, tacos.FORMAT, captions.FORMAT, qvhighlights.FORMAT, didemo.FORMAT,
-    framelabels.FORMAT, detad.FORMAT,
+    framelabels.FORMAT, detad.FORMAT, proposal_list.FORMAT,
     # of tools
     *tables.FORMATS, labelstudio.FORMAT, cvat.FORMAT, via.FORMAT, elan.FORMAT, boris.FORMAT, audacity.FORMAT,
     fiftyone.FORMAT,

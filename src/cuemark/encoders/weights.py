@@ -68,8 +68,13 @@ class Published:
     clip: ClipConfig | None = None
     """How it looks at video; None likewise."""
     size: int | None = None
-    """Bytes, where someone has measured them."""
+    """Bytes, where whoever released them says so: torchvision does to a thousandth of a MiB."""
     note: str = ""
+
+    @property
+    def unused(self) -> bool:
+        """Whether they can be fetched, and nothing here uses them yet: UnLoc will."""
+        return self.encoder is None
 
     @property
     def file(self) -> str:
@@ -83,13 +88,15 @@ def _tsp(encoder: str, trained: str, digest: str, note: str) -> Published:
                      clip=TSP_CLIP, note=note)
 
 
-def _torchvision(encoder: str, digest: str, note: str) -> Published:
+def _torchvision(encoder: str, digest: str, mebibytes: float, note: str) -> Published:
     url = f"https://download.pytorch.org/models/{encoder}-{digest}.pth"
-    return Published("torchvision", "BSD-3-Clause", url, digest, encoder=encoder, clip=TSP_CLIP, note=note)
+    return Published("torchvision", "BSD-3-Clause", url, digest, encoder=encoder, clip=TSP_CLIP,
+                     size=round(mebibytes * 2**20), note=note)
 
 
-def _clip(model: str, note: str) -> Published:
-    return Published("CLIP (Radford et al. 2021), github.com/openai/CLIP", "MIT", hub=f"openai/{model}", note=note)
+def _clip(model: str, size: int, note: str) -> Published:
+    return Published("CLIP (Radford et al. 2021), github.com/openai/CLIP", "MIT", hub=f"openai/{model}", size=size,
+                     note=note)
 
 
 WEIGHTS: dict[str, Published] = {
@@ -130,11 +137,11 @@ WEIGHTS: dict[str, Published] = {
         "classification on ActivityNet"),
     "tac-kinetics-r3d_18": _tsp(
         "r3d_18", "tac_on_kinetics", "dcd952c6", "classification on Kinetics-400, as TSP starts from it"),
-    "torchvision-r2plus1d_18": _torchvision("r2plus1d_18", "91a641e6", "classification on Kinetics-400"),
-    "torchvision-r3d_18": _torchvision("r3d_18", "b3b3357e", "classification on Kinetics-400"),
-    "clip-b32": _clip("clip-vit-base-patch32", "images and text, ViT-B/32 at 224 pixels"),
-    "clip-b16": _clip("clip-vit-base-patch16", "images and text, ViT-B/16 at 224 pixels"),
-    "clip-l14": _clip("clip-vit-large-patch14", "images and text, ViT-L/14 at 224 pixels"),
+    "torchvision-r2plus1d_18": _torchvision("r2plus1d_18", "91a641e6", 120.318, "classification on Kinetics-400"),
+    "torchvision-r3d_18": _torchvision("r3d_18", "b3b3357e", 127.359, "classification on Kinetics-400"),
+    "clip-b32": _clip("clip-vit-base-patch32", 605_157_884, "images and text, ViT-B/32 at 224 pixels"),
+    "clip-b16": _clip("clip-vit-base-patch16", 598_641_023, "images and text, ViT-B/16 at 224 pixels"),
+    "clip-l14": _clip("clip-vit-large-patch14", 1_710_540_580, "images and text, ViT-L/14 at 224 pixels"),
 }
 """Name -> what was released under it."""
 
@@ -186,7 +193,9 @@ class Listed:
     origin: str
     """Address, or name on the hub."""
     size: int | None
-    """Bytes; None where nobody has measured them."""
+    """Bytes; None where nobody says so before they are here."""
+    unused: bool
+    """Whether nothing here uses them yet."""
     path: Path | None
     """Where it lies on this machine; None for what is not here. Its digest is not checked: :func:`fetch` does."""
     note: str
@@ -202,8 +211,8 @@ def listing() -> list[Listed]:
         else:
             path = _place(entry) if _place(entry).is_file() else None
             size = path.stat().st_size if path else size
-        rows.append(Listed(name, entry.encoder, entry.source, entry.licence, entry.url or entry.hub or "", size, path,
-                           entry.note))
+        rows.append(Listed(name, entry.encoder, entry.source, entry.licence, entry.url or entry.hub or "", size,
+                           entry.unused, path, entry.note))
     return rows
 
 

@@ -27,6 +27,7 @@ Where it differs from the released code, and why:
   inference. As there, truth that a cut leaves less than half of is left out.
 - The names are the network's own for every dataset. The release learns a single class on ActivityNet and borrows the
   names from an external classifier: ``names = "none"``, with :func:`cuemark.localizers.classify.fuse`.
+- Candidates are cut to the video before they are suppressed; in the release, afterwards.
 - Voting is per class, when asked for; the release votes only where suppression knows no classes, so its setting for
   THUMOS14 (0.7) does nothing there, and is off here.
 - Offsets begin near 2 strides to both sides. From 0, a side that is below 0 at every point never learns, because its
@@ -39,7 +40,7 @@ Where it differs from the released code, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -51,8 +52,9 @@ from torch import Tensor, nn
 from cuemark.batch import Batch
 from cuemark.errors import CallError, DataError, ModelError, unknown
 from cuemark.grid import Features, Grid
+from cuemark.localizers.layout import Layout
 from cuemark.nn.attention import sinusoids
-from cuemark.nn.nms import soft_nms_batch, vote
+from cuemark.nn.nms import soft_nms, vote
 from cuemark.nn.points import (
     PointTargets,
     distance_iou_loss,
@@ -372,14 +374,10 @@ class ActionFormer(nn.Module):
         """The answer for one video from the candidates of all its views: soft-NMS and voting per class, the best."""
         c = self.config
         spans, scores, groups = columns(candidates)
-        picked, left = soft_nms_batch(spans[None], scores[None], c.sigma, keep=c.keep, floor=c.threshold,
-                                      groups=groups[None])
-        order = picked[0]
-        chosen = spans[order]
-        if c.voting:
-            chosen = vote(chosen, spans, scores, c.voting, picked_groups=groups[order], groups=groups)
+        order, left = soft_nms(spans, scores, c.sigma, keep=c.keep, floor=c.threshold, groups=groups)
+        chosen = vote(order, spans, scores, c.voting, groups=groups) if c.voting else spans[order]
         return [Segment(a, b, candidates[i].label, value)
-                for (a, b), i, value in zip(chosen.tolist(), order.tolist(), left[0].tolist(), strict=True)]
+                for (a, b), i, value in zip(chosen.tolist(), order.tolist(), left.tolist(), strict=True)]
 
     # -------------------------------------------------------------------------------------------------- private
 
@@ -393,3 +391,58 @@ def _cuts(grid: Grid) -> tuple[float, float]:
     if not isinstance(grid, Window):
         return -math.inf, math.inf
     return (-math.inf if grid.first == 0 else 0.0), (math.inf if grid.stop == grid.count else float(grid.count))
+
+
+# --------------------------------------------------------------------------------------------------- what was released
+
+
+def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the released code (github.com/happyharrycn/actionformer_release) as ours.
+
+    All but ``positives``, which the release does not keep.
+
+    Args:
+        state: ``state_dict_ema`` of an ``epoch_….pth.tar``, or its ``state_dict``.
+
+    Raises:
+        ModelError: weights are missing, too many or of another shape.
+    """
+    theirs = Layout(state, "ActionFormer")
+    ours: dict[str, Tensor] = {}
+
+    def norm(layer: str, name: str) -> None:  # (1, C, 1)
+        ours.update({f"{name}.{part}": theirs.take(f"{layer}.{part}", 3).flatten() for part in ("weight", "bias")})
+
+    def stack(layers: str, norms: str, name: str) -> None:
+        for i in range(theirs.count(layers + ".{}.conv.weight")):
+            ours[f"{name}.convolutions.{i}.weight"] = theirs.take(f"{layers}.{i}.conv.weight", 3)
+            norm(f"{norms}.{i}", f"{name}.norms.{i}")
+
+    def block(layer: str, name: str) -> None:
+        for i, part in enumerate(("query", "key", "value")):
+            near = theirs.take(f"{layer}.attn.{part}_conv.conv.weight", 3)  # (C, 1, 3)
+            ours[f"{name}.near.{i}.weight"] = near.squeeze(1).T.contiguous()
+            norm(f"{layer}.attn.{part}_norm", f"{name}.norms.{i}")
+            ours.update(theirs.flat(f"{layer}.attn.{part}", f"{name}.projections.{i}"))
+        del ours[f"{name}.projections.1.bias"]  # a softmax takes it out
+        for part, mine in (("attn.proj", "out"), ("mlp.0", "wide"), ("mlp.3", "narrow")):
+            ours.update(theirs.flat(f"{layer}.{part}", f"{name}.{mine}"))
+        for part, mine in (("ln1", "norm"), ("ln2", "norm_wide")):
+            norm(f"{layer}.{part}", f"{name}.{mine}")
+        for part, mine in (("attn", "attention_path"), ("mlp", "wide_path")):
+            ours[f"{name}.{mine}.scale"] = theirs.take(f"{layer}.drop_path_{part}.scale", 3).flatten()
+
+    stack("backbone.embd", "backbone.embd_norm", "embedding")
+    levels = theirs.count("backbone.branch.{}.ln1.weight") + 1
+    for row, blocks in (("stem", theirs.count("backbone.stem.{}.ln1.weight")), ("branch", levels - 1)):
+        for i in range(blocks):
+            block(f"backbone.{row}.{i}", f"pyramid.{row}.{i}")
+    for i in range(levels):
+        norm(f"neck.fpn_norms.{i}", f"pyramid.norms.{i}")
+    for head, name, last, mine in (("cls_head", "class_head", "cls_head", "score"),
+                                   ("reg_head", "offset_head", "offset_head", "offset")):
+        stack(f"{head}.head", f"{head}.norm", name)
+        ours.update(theirs.pair(f"{head}.{last}.conv", mine))
+    ours["scale"] = torch.stack([theirs.take(f"reg_head.scale.{i}.scale", 0) for i in range(levels)])
+    theirs.end()
+    return ours

@@ -41,7 +41,7 @@ Where it differs from the released code, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -50,9 +50,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch
-from cuemark.errors import CallError, unknown
+from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features
 from cuemark.localizers.classify import NAMES, SpanClassifier, classifier, name_by, named, span_loss
+from cuemark.localizers.layout import Layout
 from cuemark.nn import spans
 from cuemark.nn.maps import SparseMap, cells, conv_then_sample, extended_point_table, on_map, valid_cells
 from cuemark.nn.nms import soft_nms
@@ -290,3 +291,32 @@ class BMN(nn.Module):
         order, score = soft_nms(segments, scores, c.alpha, keep=keep, threshold=threshold, groups=labels)
         return [Segment(candidates[i].start, candidates[i].end, candidates[i].label, value)
                 for i, value in zip(order, score.tolist())]
+
+
+# --------------------------------------------------------------------------------------------------- what was released
+
+
+def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the released code (github.com/JJBOY/BMN-Boundary-Matching-Network) as ours, without names.
+
+    Args:
+        state: ``state_dict`` of a ``BMN_best.pth.tar``. The sampling matrix in it is made again, not read.
+
+    Raises:
+        ModelError: weights are missing, too many or of another shape.
+    """
+    theirs = Layout(state, "BMN")
+    whole = theirs.take("x_3d_p.0.weight", 5)  # (h3d, h1d, N, 1, 1)
+    matrix = theirs.take("sample_mask", 2)  # (T, N * T * T)
+    if matrix.shape[1] != whole.shape[2] * matrix.shape[0] ** 2:
+        raise ModelError(f"'sample_mask' in the checkpoint has shape {tuple(matrix.shape)}, which does not sample "
+                         f"{whole.shape[2]} places of every span of {matrix.shape[0]} positions; it is one of another "
+                         "variant, or damaged.")
+    ours = {"sampled": whole.flatten(2).permute(2, 0, 1).contiguous(), "sampled_bias": theirs.take("x_3d_p.0.bias")}
+    for layer, name in (("x_1d_b.0", "base.0"), ("x_1d_b.2", "base.1"), ("x_1d_s.0", "start_hidden"),
+                        ("x_1d_s.2", "start"), ("x_1d_e.0", "end_hidden"), ("x_1d_e.2", "end"), ("x_1d_p.0", "spread"),
+                        ("x_2d_p.2", "head.0"), ("x_2d_p.4", "head.1")):
+        ours |= theirs.pair(layer, name)
+    ours |= theirs.flat("x_2d_p.0", "squeeze") | theirs.flat("x_2d_p.6", "confidence")
+    theirs.end()
+    return ours

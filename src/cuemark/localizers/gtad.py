@@ -10,7 +10,7 @@ span ends inside the sequence, ``K`` classes)::
     features (B, T, C) ── Conv1d k3, GCNeXt ── base (B, 256, T) ─┬─ GCNeXt, Conv1d 1x1, sigmoid ── start (B, T)
             │                                                    ├─ GCNeXt, Conv1d 1x1, sigmoid ── end (B, T)
             │                                                    └─ GCNeXt ─┬─ nodes (B, 256, T)
-            │                                                               └─ mean of each node's neighbours
+            │                                                               └─ mean of the nodes nearest to each
             │        SGAlign: 32 bins of the nodes + 4 of the neighbours per span, Conv 1x1 ── (B, N, 512)
             │        Conv 1x1 ── (B, 128, D, T), two Conv2d, Conv 1x1, sigmoid ── map (B, 2, D, T)
             └─ linear ── class (B, T, K) logits: names for the proposals (:mod:`cuemark.localizers.classify`)
@@ -26,7 +26,9 @@ Where it differs from the released code, and why:
   or shifted by two frames (THUMOS14).
 - The 1x1 convolution over the sampled bins is applied before the sampling (:mod:`cuemark.nn.maps`): the same numbers
   without 368 MB of sampled features per video.
-- Losses are finite for every batch, and random sub-sampling is seeded in evaluation.
+- Losses are finite for every batch (on THUMOS14 the release counts ten positives more than there are), and random
+  sub-sampling is seeded in evaluation.
+- A plateau of a boundary score is a peak as a whole; in the release it is none.
 - Padding is masked everywhere, and cells that end outside the sequence are empty: the 3x3 head of THUMOS14 sees
   zeros there, where the release has the features of the first snippets.
 - Overlapping windows are suppressed once, together; the release decays THUMOS14's scores twice. Long THUMOS14
@@ -38,7 +40,7 @@ Where it differs from the released code, and why:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -47,11 +49,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch
-from cuemark.errors import CallError, unknown
+from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features
 from cuemark.localizers.classify import NAMES, SpanClassifier, classifier, name_by, named, span_loss
+from cuemark.localizers.layout import Layout
 from cuemark.nn import spans
-from cuemark.nn.graph import GCNeXt, gather
+from cuemark.nn.graph import GCNeXt, gather, nearest
 from cuemark.nn.maps import SparseMap, cells, conv_then_sample, extended_span_table, on_map, valid_cells
 from cuemark.nn.nms import soft_nms
 from cuemark.segments import Segment, columns
@@ -241,8 +244,9 @@ class GTAD(nn.Module):
         start = self.start(self.start_graph(base, mask)[0])[:, 0]
         end = self.end(self.end_graph(base, mask)[0])[:, 0]
 
-        nodes, neighbours = self.map_graph(base, mask)
-        around = gather(nodes, neighbours).mean(dim=3) * keep
+        nodes, _ = self.map_graph(base, mask)
+        # the nearest of what the last block answered, not of what it was given
+        around = gather(nodes, nearest(nodes, self.config.neighbours, mask)).mean(dim=3) * keep
         # in place: a fresh (B, N, h3d) costs more than the sums themselves
         sampled = (conv_then_sample(nodes, self.inner, self.sample_inner)
                    .add_(conv_then_sample(around, self.context, self.sample_context)).add_(self.sampled_bias).relu_())
@@ -316,3 +320,46 @@ class GTAD(nn.Module):
         """``(B, N, X)`` values of the cells inside to ``(B, X, D, T)``, zero elsewhere."""
         c = self.config
         return on_map(values, self._cell, c.durations, c.positions)
+
+
+# --------------------------------------------------------------------------------------------------- what was released
+
+
+def released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the released code (github.com/frostinassiky/gtad) as ours, without names.
+
+    Args:
+        state: ``state_dict`` of a ``GTAD_best.pth.tar`` of either branch, ``anet`` (:class:`Config`) or ``master``
+            (:meth:`Config.thumos`); how many bins the spans have tells which.
+
+    Raises:
+        ModelError: weights are missing, too many or of another shape.
+    """
+    theirs = Layout(state, "G-TAD")
+    base, whole = theirs.pair("backbone1.0", "base"), theirs.take("localization.0.weight", 4)
+    channels = len(base["base.bias"])
+    inner = {config.inner_bins + config.context_bins: config.inner_bins for config in (Config(), Config.thumos())}
+    bins = whole.shape[1] // channels
+    if bins * channels != whole.shape[1] or bins not in inner:
+        raise ModelError(f"'localization.0.weight' in the checkpoint has shape {tuple(whole.shape)}, which is neither "
+                         f"{' nor '.join(map(str, inner))} bins of {channels} channels; it is one of a variant that is "
+                         "not known here.")
+    sampled = whole.flatten(1).unflatten(1, (channels, bins)).permute(2, 0, 1)
+    ours = {**base, "inner": sampled[:inner[bins]].contiguous(), "context": sampled[inner[bins]:].contiguous(),
+            "sampled_bias": theirs.take("localization.0.bias")}
+    for block, name in (("backbone1.2", "base_graph"), ("regu_s.0", "start_graph"), ("regu_e.0", "end_graph"),
+                        ("backbone2.0", "map_graph")):
+        for path, kind in (("tconvs", "temporal"), ("sconvs", "semantic")):
+            for number, part in ((0, "_in"), (2, ""), (4, "_out")):
+                ours |= theirs.pair(f"{block}.{path}.{number}", f"{name}.{kind}{part}")
+    for layer, name in (("regu_s.1", "start"), ("regu_e.1", "end")):
+        ours |= theirs.pair(layer, name)
+    for layer, name in (("localization.2", "squeeze"), ("localization.8", "confidence")):
+        ours |= theirs.flat(layer, name)
+    for layer, name in (("localization.4", "head.0"), ("localization.6", "head.1")):
+        found = theirs.pair(layer, name)
+        if found[f"{name}.weight"].shape[2:].numel() == 1:
+            found[f"{name}.weight"] = found[f"{name}.weight"].flatten(1)
+        ours |= found
+    theirs.end()
+    return ours

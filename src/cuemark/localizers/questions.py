@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cuemark.batch import Batch, Examples, Localizer, Sentences
-from cuemark.errors import CallError
+from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
 from cuemark.segments import Predictions, Segment, Truth
 
@@ -68,7 +68,7 @@ def collate(rows: Sequence[Row], words: Words | None = None) -> Batch:
     questions = [question for row in rows for question in row.questions]
     if questions:
         batch.about = torch.tensor([i for i, row in enumerate(rows) for _ in row.questions])
-        if words is not None:
+        if words is not None and questions[0].query is not None:
             batch.sentences = Sentences.collate(words([question.query or "" for question in questions]))
         if questions[0].examples:
             batch.examples = Examples.collate([question.examples for question in questions])
@@ -99,6 +99,54 @@ class FeatureData:
         order = np.random.default_rng((self.seed, number)).permutation(len(self.rows))
         for i in range(skip, len(self)):
             yield collate([self.rows[j] for j in order[i * self.batch : (i + 1) * self.batch]], self.words)
+
+
+@dataclass
+class EpisodeData:
+    """Batches of episodes for a localizer that is shown examples, in an order that depends on (seed, epoch) alone.
+
+    An epoch asks once about every view of every video, for each class that is in it: the other videos of the class are
+    drawn from for its examples, so that support and query are never the same video. A class that one video alone shows
+    teaches nothing. Every row of a batch has one question; its truth is what the query holds of the class.
+    """
+
+    queries: list[tuple[str, Features, str]]
+    """Id, view and class of each."""
+    features: Mapping[str, Features]
+    known: Mapping[str, Mapping[str, tuple[Segment, ...]]]
+    """Class -> video -> where it is."""
+    shots: int
+    """Examples of a question; fewer where a class has no more."""
+    batch: int
+    seed: int = 0
+
+    @classmethod
+    def of(cls, network: Localizer, features: Mapping[str, Features], truth: Truth, batch: int, seed: int = 0
+           ) -> EpisodeData:
+        """From the labelled segments of the videos that have features."""
+        known: dict[str, dict[str, tuple[Segment, ...]]] = {}
+        for vid, video in truth.items():
+            for label in dict.fromkeys(s.label for s in video.annotations if s.label is not None and s.duration > 0):
+                if vid in features:
+                    known.setdefault(label, {})[vid] = tuple(s for s in video.annotations if s.label == label)
+        queries = [(vid, view, label) for label, videos in known.items() if len(videos) > 1 for vid in videos
+                   for view in network.views(features[vid]) if any(_shown(view, s) for s in videos[vid])]
+        return cls(queries, features, known, network.config.shots, batch, seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.queries) // self.batch)
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        order = np.random.default_rng((self.seed, number)).permutation(len(self.queries))
+        for i in range(skip, len(self)):
+            yield collate([self._row(number, int(j)) for j in order[i * self.batch : (i + 1) * self.batch]])
+
+    def _row(self, number: int, index: int) -> Row:
+        vid, view, label = self.queries[index]
+        others = [other for other in self.known[label] if other != vid]
+        drawn = np.random.default_rng((self.seed, number, index)).permutation(len(others))[: self.shots]
+        examples = tuple(Example(self.features[others[i]], self.known[label][others[i]]) for i in drawn)
+        return Row(view, [self.known[label][vid]], [Question(examples=examples, label=label)])
 
 
 def rows_of(network: Localizer, features: Mapping[str, Features], truth: Truth,
@@ -133,6 +181,25 @@ def questions_of(annotations: Sequence[Segment]) -> list[tuple[Question, list[Se
         if segment.sentence:
             found.setdefault(number if segment.id is None else segment.id, []).append(segment)
     return [(Question(moments[0].sentence), moments) for moments in found.values()]
+
+
+def shown(support: Sequence[tuple[str, Segment]], features: Mapping[str, Features]) -> list[Question]:
+    """The questions that the support of an episode asks: one for each label, with its examples.
+
+    Args:
+        support: video ids, each with a labelled segment (:func:`cuemark.metrics.episodes.draw`).
+        features: of these videos.
+
+    Raises:
+        DataError: an example's video has no features.
+    """
+    found: dict[str | None, dict[str, list[Segment]]] = {}
+    for vid, segment in support:
+        if vid not in features:
+            raise DataError(f"the example video '{vid}' has no features; extract them, or draw from videos that have.")
+        found.setdefault(segment.label, {}).setdefault(vid, []).append(segment)
+    return [Question(examples=tuple(Example(features[vid], tuple(spans)) for vid, spans in videos.items()), label=label)
+            for label, videos in found.items()]
 
 
 # ---------------------------------------------------------------------------------------------- answers

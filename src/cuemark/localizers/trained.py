@@ -8,7 +8,7 @@ loads and runs on a raw video with nothing beside it; and when it judges the pro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from cuemark import checkpoint
 from cuemark.batch import Localizer
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import ModelError
+from cuemark.errors import ModelError, unknown
 from cuemark.extraction import ExtractConfig
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
-from cuemark.localizers import build
+from cuemark.localizers import LOCALIZERS, RELEASED, build
+from cuemark.localizers.layout import weights_in
 from cuemark.localizers.questions import Question, predict
 from cuemark.segments import Predictions, Segment
 from cuemark.text import words_of
@@ -125,6 +126,44 @@ class TrainedLocalizer:
         return cls._of(*checkpoint.load(path, "localizer"), f"'{path}'")
 
     @classmethod
+    def released(cls, path: str | Path, name: str, config: Mapping[str, Any], folder: FeatureFolder,
+                 classes: Sequence[str] = ()) -> TrainedLocalizer:
+        """From a checkpoint of the paper's own code, which holds nothing but weights.
+
+        Where the released network names nothing (BMN, G-TAD, ActionFormer on ActivityNet), ``names`` is ``"none"``
+        whatever ``config`` says: its proposals are named by another classifier
+        (:func:`cuemark.localizers.classify.fuse`).
+
+        Args:
+            path: ``….pth.tar``; nothing in it is executed.
+            name: key in :data:`cuemark.localizers.RELEASED`.
+            config: as in :func:`cuemark.localizers.build`: the settings that it was trained with.
+            folder: features that it works on.
+            classes: what its outputs stand for, in their order.
+
+        Raises:
+            CallError: no such localizer or setting.
+            ModelError: the file cannot be read, or its weights are not those of such a localizer.
+        """
+        if name not in RELEASED:
+            raise unknown("localizer with released weights", name, RELEASED)
+        weights = RELEASED[name](weights_in(checkpoint.foreign(path)))
+        nameless = any(f.name == "names" for f in fields(LOCALIZERS[name].config_type))  # some can be
+        attempts = [dict(config)] if classes or not nameless else []
+        attempts += [{**config, "names": "none"}] if nameless else []
+        problems = []
+        for settings in attempts:
+            network = build(name, settings, folder.dim, classes)
+            problem = _misfit(network, weights)
+            if problem is None:
+                network.load_state_dict(weights, strict=False)  # but for buffers that a release does not keep
+                return cls(network.eval(), name, described(folder), made={"released": Path(path).name})
+            problems.append(problem)
+        raise ModelError(f"the weights in '{path}' are not those of a {name} for features of width {folder.dim} and "
+                         f"{len(classes)} classes with these settings ({problems[0]}); give the settings, the features "
+                         "and the classes that it was trained with.")
+
+    @classmethod
     def _of(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> TrainedLocalizer:
         network = build(meta["name"], meta["config"], int(meta["features"]["dim"]), meta["classes"])
         try:
@@ -138,3 +177,20 @@ class TrainedLocalizer:
         if meta.get("proposer") is not None:
             proposer = cls._of(checkpoint.section(tensors, "proposer"), meta["proposer"], where)
         return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer)
+
+
+def described(folder: FeatureFolder) -> dict[str, Any]:
+    """What a localizer remembers of the features that it works on."""
+    told = {k: folder.meta[k] for k in ("encoder", "weights", "dim", "clip", "precision")}
+    return told | {k: folder.meta.get(k, usual) for k, usual in USUAL.items()}
+
+
+def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str | None:
+    """The first weight that is not as the network has it; buffers may be missing."""
+    own, buffers = network.state_dict(), dict(network.named_buffers())
+    for name, tensor in own.items():
+        if name not in weights and name not in buffers:
+            return f"they have no '{name}'"
+        if name in weights and weights[name].shape != tensor.shape:
+            return f"'{name}' has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+    return next((f"they have a '{name}' more" for name in weights if name not in own), None)

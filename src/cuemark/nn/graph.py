@@ -1,9 +1,14 @@
 """Graph convolution over the snippets of a sequence: neighbours in time, and neighbours in meaning.
 
-Shapes: ``B`` batch, ``C`` channels, ``T`` positions, ``k`` neighbours.
+And over spans, such as proposals: to those that overlap a span well, and to those that lie beside it.
+
+Shapes: ``B`` batch, ``C`` channels, ``T`` positions, ``k`` neighbours; ``P`` spans of a sequence, ``n`` spans that ask.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,3 +89,93 @@ class GCNeXt(nn.Module):
         edges = F.relu(gather(theirs, index) + own[..., None])  # (B, width, T, k)
         semantic = self.semantic_out(F.relu(self.semantic(edges)))
         return F.relu(temporal + x + semantic.amax(dim=3)) * keep, index
+
+
+# ---------------------------------------------------------------------------------------------- graphs over spans
+
+_TIE = 1e-12
+
+
+def related(spans: Tensor, real: Tensor, at: Tensor, contextual: int, surrounding: int, tiou: float) -> Tensor:
+    """Whom a span is linked to: those that overlap it best, and those that lie apart from it but nearest.
+
+    The edges of P-GCN (Zeng et al., ICCV 2019, section 3.2). Two spans are near when their middles are, measured by
+    the length of the stretch that holds both. Where there are fewer than asked for, they are repeated in turn; a span
+    that has none is linked to itself. Of equals the first comes first.
+
+    Args:
+        spans: ``(B, P, 2)`` float64 seconds.
+        real: ``(B, P)`` bool: spans that may be linked to.
+        at: ``(B, n)`` int64: the spans that ask.
+        contextual: so many that overlap it, with a tIoU above ``tiou``.
+        surrounding: so many that do not overlap it.
+
+    Returns:
+        ``(B, n, contextual + surrounding)`` int64, the best first in each part.
+    """
+    mine = spans.gather(1, at[..., None].expand(-1, -1, 2))[:, :, None]  # (B, n, 1, 2)
+    theirs = spans[:, None]  # (B, 1, P, 2)
+    inter = (torch.minimum(mine[..., 1], theirs[..., 1]) - torch.maximum(mine[..., 0], theirs[..., 0])).clamp(min=0)
+    hull = torch.maximum(mine[..., 1], theirs[..., 1]) - torch.minimum(mine[..., 0], theirs[..., 0])
+    length = (mine[..., 1] - mine[..., 0]) + (theirs[..., 1] - theirs[..., 0])
+    overlap = inter / (length - inter).clamp(min=_TIE)  # (B, n, P)
+    apart = ((mine.sum(dim=3) - theirs.sum(dim=3)) / 2).abs() / hull.clamp(min=_TIE)
+    index = torch.arange(spans.shape[1], device=spans.device)
+    others = real[:, None] & (index != at[..., None])
+
+    def slots(score: Tensor, valid: Tensor, count: int) -> Tensor:
+        score = (score - index * _TIE).masked_fill(~valid, -torch.inf)
+        best = score.topk(min(count, score.shape[2]), dim=2).indices
+        have = valid.sum(dim=2, keepdim=True)  # (B, n, 1)
+        turn = torch.arange(count, device=spans.device) % have.clamp(1, best.shape[2])
+        return torch.where(have > 0, best.gather(2, turn), at[..., None])
+
+    return torch.cat([slots(overlap, others & (overlap > tiou), contextual),
+                      slots(-apart, others & (inter <= 0), surrounding)], dim=2)
+
+
+class Links(NamedTuple):
+    """Graphs two links deep around ``M`` centres. A *place* is a node as it stands in one of them.
+
+    A node stands in as many places as it is seen with different children; where a node's children are always the
+    same, it has one place for all graphs.
+    """
+
+    nodes: Tensor
+    """``(L,)`` int64: the node at each place."""
+    children: Tensor
+    """``(L, k)`` int64: the nodes that the place is linked to."""
+    centres: Tensor
+    """``(M, 1 + k)`` int64 places: of a centre, then of each of its children, in the order of its ``children``."""
+
+
+class CosineGraph(nn.Module):
+    """Two graph convolutions around each centre, whose edges weigh as much as two nodes are alike.
+
+    ``X' = A X W + b``, a ReLU after the first (Kipf and Welling, ICLR 2017). ``A`` is 1 from a node to itself and
+    ``max(cos, 0) / k`` to each of its ``k`` children, the cosine being of their features (P-GCN, Zeng et al., ICCV
+    2019, equation 5). Weights are uniform in ``1 / sqrt(outputs)``, as in the release.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.first, self.second = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        for layer in (self.first, self.second):
+            bound = 1 / math.sqrt(layer.out_features)
+            nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.uniform_(layer.bias, -bound, bound)
+
+    def forward(self, x: Tensor, links: Links) -> Tensor:
+        """``(N, dim)`` nodes to ``(M, dim)`` centres."""
+        k = links.children.shape[1]
+        unit = F.normalize(x.float(), dim=1)
+        mine = unit[links.nodes]
+        # child by child: all at once, their features would take k times the memory of the nodes'
+        alike = [(mine * unit[links.children[:, i]]).sum(dim=1) for i in range(k)]
+        weight = torch.stack(alike, dim=1).clamp(min=0)[..., None] / k  # (L, k, 1)
+        support = F.linear(x, self.first.weight)  # of each node once, in however many places it stands
+        hidden = F.relu(support[links.nodes] + (weight * support[links.children]).sum(dim=1) + self.first.bias)
+        hidden = F.dropout(hidden, self.dropout, self.training)
+        centre, children = links.centres[:, 0], links.centres[:, 1:]
+        return self.second(hidden[centre] + (weight[centre] * hidden[children]).sum(dim=1))

@@ -68,7 +68,8 @@ def on_map(values: Tensor, place: Tensor, rows: int, columns: int, fill: Tensor 
     size, _, width = values.shape
     empty = (values.new_zeros(size, rows * columns, width) if fill is None
              else fill.to(values.dtype).expand(size, rows * columns, width))
-    return empty.index_copy(1, place, values).view(size, rows, columns, width).permute(0, 3, 1, 2)
+    # without the copy a convolution would get channels last, whose backward pass takes 2.5 times as long on a CPU
+    return empty.index_copy(1, place, values).view(size, rows, columns, width).permute(0, 3, 1, 2).contiguous()
 
 
 def iou_map(segments: np.ndarray, durations: int, positions: int) -> np.ndarray:

@@ -1,138 +1,219 @@
-"""Suppression of segments that say the same thing, in rounds of vector operations.
+"""Suppression of segments that say the same thing, of one video or of many at once.
 
-They take ``(n, 2)`` seconds and ``(n,)`` scores and return which segments stay, best first; :func:`soft_nms_batch` does
-so for many videos at once, and :func:`vote` moves the segments that stay. With ``groups`` (class indices, say) only
-segments of the same group see each other.
+:func:`soft_nms` and :func:`hard_nms` take ``(n, 2)`` seconds and ``(n,)`` scores and return which segments stay, best
+first, with their scores; :func:`vote` moves those that stay. Two kinds of integers, one a segment, say who sees whom:
+
+- ``groups`` (classes, say): only segments of the same group see each other, but an answer ranks all of them;
+- ``videos`` (or questions): the same, and every video has an answer of its own.
+
+How it works. Suppression picks one segment after the other, but groups do not wait for each other: each round picks the
+best of *every* group of every video, so there are as many rounds as the longest group has picks. Scores of a group's
+picks never rise, so the answer of a video is its groups' picks, sorted. When a video has ``keep`` of them, whatever
+scores below the last can never be among its best, and leaves; so does what has decayed to ``floor``. Groups lie one
+after the other in flat arrays, without padding: memory is linear in ``n``, however uneven they are.
+
+The answers are those of the obvious loop over segments, to the last bit where that loop calls numpy's ``exp`` (C's may
+differ by one unit in the last place).
+
+Measured (one core): 2000 candidates of 200 classes, 200 kept, 1.4 ms; picking over all classes at once 14 ms. In numpy:
+torch is slower on the rows of one video, whose rounds are short, and ties must go to the first.
 """
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Callable
 
-from cuemark.segments import tiou
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_PAIRS = 1 << 16
+"""Pairs of segments that voting looks at together: they fit into a cache."""
 
 
 def soft_nms(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: int | None = None,
-             threshold: float | np.ndarray = 0.0, groups: np.ndarray | None = None
-             ) -> tuple[np.ndarray, np.ndarray]:
+             threshold: float | np.ndarray = 0.0, floor: float = -math.inf, groups: np.ndarray | None = None,
+             videos: np.ndarray | None = None) -> tuple[Ints, Floats]:
     """Gaussian soft-NMS (Bodla et al., ICCV 2017): each pick multiplies the rest by ``exp(-tIoU² / sigma)``.
 
     Args:
         segments: ``(n, 2)`` starts and ends in seconds.
         scores: ``(n,)``, not negative.
         sigma: the larger, the gentler.
-        keep: stop after that many; all by default.
+        keep: of each video, at most so many; all by default.
         threshold: only segments with a tIoU above it decay; any overlap by default. ``(n,)``: that of each pick.
+        floor: a segment stays only while its decayed score is above it; all stay by default.
         groups: ``(n,)`` integers; segments of different groups leave each other alone.
+        videos: ``(n,)`` integers; so do those of different videos, which are answered one by one.
 
     Returns:
-        Indices ``(m,)`` in the order picked, and their decayed scores ``(m,)``, which never increase. Of equal
-        scores the first is picked.
+        Indices ``(m,)``, video by video (by rising integer) and of each in the order picked, and their decayed scores
+        ``(m,)``, which never increase within a video. Of equal scores the first is picked.
     """
-    spans, left = _apart(segments, groups), np.array(scores, np.float64)
-    limits = np.broadcast_to(threshold, left.shape)
-    count = len(left) if keep is None else min(keep, len(left))
-    order, final = np.zeros(count, np.int64), np.zeros(count)
-    alive = np.arange(len(left))
-    for i in range(count):
-        best = int(left.argmax())
-        order[i], final[i] = alive[best], left[best]
-        top = spans[best]
-        spans, left, alive = (np.delete(a, best, axis=0) for a in (spans, left, alive))
-        overlap = tiou(top, spans)[0]
-        left *= np.where(overlap > limits[order[i]], np.exp(-(overlap**2) / sigma), 1.0)
-    return order, final
+    everywhere = np.ndim(threshold) == 0 and float(threshold) == 0
+
+    def decay(left: Floats, overlap: Floats, limit: float | Floats) -> None:
+        if everywhere:  # what does not overlap is multiplied by 1
+            np.square(overlap, out=overlap)
+            np.divide(overlap, -sigma, out=overlap)
+            left *= np.exp(overlap, out=overlap)
+        else:
+            hit = np.flatnonzero(overlap > limit)
+            left[hit] *= np.exp(np.square(overlap[hit]) / -sigma)
+
+    return _rounds(segments, scores, decay, threshold, floor, keep, groups, videos)
 
 
-def hard_nms(segments: np.ndarray, scores: np.ndarray, threshold: float, *, keep: int | None = None,
-             groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def hard_nms(segments: np.ndarray, scores: np.ndarray, threshold: float | np.ndarray, *, keep: int | None = None,
+             groups: np.ndarray | None = None, videos: np.ndarray | None = None) -> tuple[Ints, Floats]:
     """Greedy NMS: each pick removes the rest that overlap it with a tIoU above ``threshold``.
 
     Args and returns as :func:`soft_nms`; scores stay as they are.
     """
-    spans, scores = _apart(segments, groups), np.asarray(scores, np.float64)
-    queue = np.argsort(-scores, kind="stable")
-    order: list[int] = []
-    while len(queue) and (keep is None or len(order) < keep):
-        order.append(int(queue[0]))
-        rest = queue[1:]
-        queue = rest[tiou(spans[queue[0]], spans[rest])[0] <= threshold]
-    picked = np.array(order, np.int64)
-    return picked, scores[picked]
+    def remove(left: Floats, overlap: Floats, limit: float | Floats) -> None:
+        left[overlap > limit] = -np.inf
+
+    return _rounds(segments, scores, remove, threshold, -math.inf, keep, groups, videos)
 
 
-def soft_nms_batch(segments: np.ndarray, scores: np.ndarray, sigma: float, *, keep: int | None = None,
-                   floor: float = 0.0, groups: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`soft_nms` of many videos at once: each round picks one segment of each.
-
-    Args:
-        segments: ``(B, n, 2)`` starts and ends in seconds.
-        scores: ``(B, n)``; negative where a video has no further segment.
-        sigma: the larger, the gentler.
-        keep: stop after that many; all by default.
-        floor: a segment stays only while its decayed score is above it; not negative.
-        groups: ``(B, n)`` integers; segments of different groups leave each other alone.
-
-    Returns:
-        Indices ``(B, m)`` in the order picked, -1 where a video has no more, and their decayed scores ``(B, m)``, 0
-        there. ``m`` is what the longest answer needs.
-    """
-    segments, left = np.asarray(segments, np.float64), np.array(scores, np.float64)
-    size, count = left.shape
-    spans = _apart(segments.reshape(-1, 2), None if groups is None else np.asarray(groups).reshape(-1))
-    start, end = (np.ascontiguousarray(side).reshape(size, count) for side in spans.T)
-    length = end - start
-    rounds = count if keep is None else min(keep, count)
-    order, final = np.full((size, rounds), -1, np.int64), np.zeros((size, rounds))
-    row = np.arange(size)
-    for i in range(rounds):
-        best = left.argmax(axis=1)
-        top = left[row, best]
-        alive = top > floor
-        if not alive.any():
-            order, final = order[:, :i], final[:, :i]
-            break
-        order[alive, i], final[alive, i] = best[alive], top[alive]
-        left[row, best] = -1.0
-        a, b = start[row, best][:, None], end[row, best][:, None]
-        inter = (np.minimum(end, b) - np.maximum(start, a)).clip(min=0)
-        union = length + (b - a) - inter
-        overlap = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
-        left *= np.exp(-(overlap**2) / sigma)
-    return order, final
-
-
-def vote(picked: np.ndarray, segments: np.ndarray, scores: np.ndarray, threshold: float, *,
-         picked_groups: np.ndarray | None = None, groups: np.ndarray | None = None) -> np.ndarray:
-    """Segment voting: each of ``picked`` moves to the mean of the segments that overlap it well.
+def vote(order: np.ndarray, segments: np.ndarray, scores: np.ndarray, threshold: float, *,
+         groups: np.ndarray | None = None, videos: np.ndarray | None = None) -> Floats:
+    """Segment voting: what suppression left moves to the mean of the segments that overlap it well.
 
     The mean is weighted by score times tIoU (box voting, Gidaris and Komodakis, ICCV 2015, along one axis).
 
     Args:
-        picked: ``(m, 2)`` what suppression left, in seconds.
+        order: ``(m,)`` indices of what is left, as suppression returns them.
         segments: ``(n, 2)`` what went into it, in seconds.
         scores: ``(n,)`` of ``segments``, before any decay.
         threshold: only segments with a tIoU of at least this vote.
-        picked_groups: ``(m,)`` integers, when only segments of the same group vote.
-        groups: ``(n,)`` likewise.
+        groups, videos: ``(n,)`` integers, when only segments of the same group of the same video vote.
 
     Returns:
         ``(m, 2)`` seconds; one for whom nobody votes stays where it is.
     """
-    picked, segments = (np.asarray(a, np.float64).reshape(-1, 2) for a in (picked, segments))
-    overlap = tiou(picked, segments)
-    votes = np.where(overlap >= threshold, overlap * np.asarray(scores, np.float64), 0.0)
-    if groups is not None and picked_groups is not None:
-        votes *= picked_groups[:, None] == groups
-    total = votes.sum(axis=1, keepdims=True)
-    moved = np.divide(votes @ segments, total, out=picked.copy(), where=total > 0)
-    return moved if not len(segments) else moved.clip(segments.min(), segments.max())  # rounding leaves no video
+    spans, order = np.asarray(segments, np.float64).reshape(-1, 2), np.asarray(order, np.int64)
+    moved = spans[order]
+    row = _codes(videos, len(spans)) * max(len(spans), 1) + _codes(groups, len(spans))
+    place = np.argsort(row, kind="stable")
+    start, end, worth = *spans[place].T.copy(), np.asarray(scores, np.float64)[place]
+    length = end - start
+    first, last = (np.searchsorted(row[place], row[order], side) for side in ("left", "right"))
+    count = last - first
+    parts = np.flatnonzero(np.diff(np.cumsum(count) // _PAIRS)) + 1
+    for part in np.split(np.arange(len(order)), parts):
+        many = count[part]
+        other = np.repeat(first[part] - (np.cumsum(many) - many), many)
+        other += np.arange(len(other))
+        a, b = moved[part].T
+        overlap = _tiou(start[other], end[other], length[other], *(np.repeat(v, many) for v in (a, b, b - a)))
+        near = np.flatnonzero(overlap >= threshold)
+        weight = overlap[near] * worth[other[near]]
+        near, weight = near[weight > 0], weight[weight > 0]
+        if not len(near):
+            continue
+        owner, other = np.repeat(part, many)[near], other[near]
+        begin = np.flatnonzero(np.diff(owner, prepend=-1))
+        total = np.add.reduceat(weight, begin)
+        for side, said in enumerate((start[other], end[other])):
+            mean = np.add.reduceat(weight * said, begin) / total
+            # a mean is among its voters, rounded or not: it leaves no video
+            moved[owner[begin], side] = mean.clip(np.minimum.reduceat(said, begin), np.maximum.reduceat(said, begin))
+    return moved
 
 
-def _apart(segments: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """The segments, each group moved to a stretch of time of its own."""
-    spans = np.array(segments, np.float64).reshape(-1, 2)
-    if groups is None or not len(spans):
-        return spans
-    groups = np.unique(groups, return_inverse=True)[1]
-    return spans + (groups * (spans.max() - spans.min() + 1.0))[:, None]
+# ---------------------------------------------------------------------------------------------------- the rounds
+
+Suppress = Callable[[Floats, Floats, "float | Floats"], None]
+"""Lowers scores ``(n,)`` in place, from each segment's tIoU with its group's pick and that pick's threshold."""
+
+
+def _rounds(segments: np.ndarray, scores: np.ndarray, suppress: Suppress, threshold: float | np.ndarray, floor: float,
+            keep: int | None, groups: np.ndarray | None, videos: np.ndarray | None) -> tuple[Ints, Floats]:
+    spans, left = np.asarray(segments, np.float64).reshape(-1, 2), np.asarray(scores, np.float64)
+    limits = np.broadcast_to(np.asarray(threshold, np.float64), left.shape)
+    video = _codes(videos, len(left))
+    row = video * max(len(left), 1) + _codes(groups, len(left))
+    place = np.argsort(row, kind="stable")  # groups lie one after the other, each in the order given
+    most = len(left) if keep is None else keep
+    picks, values = np.zeros(0, np.int64), np.zeros(0)
+    found: list[tuple[Ints, Floats]] = []
+
+    alive, number = left[place] > floor, 0
+    left, row, start, end = left[place], row[place], *spans[place].T
+    while number < most and alive.any():
+        if number == 0 or alive.mean() < 0.8:  # those that left are carried along for a while
+            row, place = row[alive], place[alive]
+            left, start, end = left[alive], start[alive], end[alive]
+            length, limit = end - start, limits[place]
+            begin = np.flatnonzero(np.diff(row, prepend=-1))
+            mine = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(row)))
+        stop = min(number + 1 if number < 4 else number + 8, most)  # the first picks suppress most
+        while number < stop:
+            best = _first_best(left, begin, mine)
+            value = left[best]
+            here = value > floor
+            if not here.any():
+                break
+            found.append((place[best[here]], value[here]))
+            left[best] = -np.inf
+            a, b, width, bound = (v[best] if len(best) == 1 else v[best][mine] for v in (start, end, length, limit))
+            end[best] = -np.inf  # nothing overlaps a pick any more
+            suppress(left, _tiou(start, end, length, a, b, width), bound)
+            number += 1
+        picks, values = (np.concatenate(parts) for parts in zip((picks, values), *found, strict=True))
+        found.clear()
+        picks, values, last = _best_of_each(video, picks, values, most)
+        alive = (left > floor) & (left >= last[video[place]])
+        if number < stop:
+            break
+    return picks, values
+
+
+def _first_best(left: Floats, begin: Ints, mine: Ints) -> Ints:
+    """The index of the highest score of each group, of equal ones the first.
+
+    Args:
+        left: ``(n,)``.
+        begin: ``(g,)`` where each group begins.
+        mine: ``(n,)`` which group each is of.
+    """
+    if len(begin) == 1:
+        return np.array([left.argmax()])
+    top = np.flatnonzero(left == np.maximum.reduceat(left, begin)[mine])
+    return top[np.diff(mine[top], prepend=-1) > 0]
+
+
+def _best_of_each(video: Ints, picks: Ints, values: Floats, most: int) -> tuple[Ints, Floats, Floats]:
+    """The ``most`` best picks of each video, video by video, and what is needed to be among them (-inf: anything)."""
+    order = np.lexsort((picks, -values, video[picks]))
+    picks, values = picks[order], values[order]
+    which = video[picks]
+    kept = np.arange(len(picks)) - np.searchsorted(which, which) < most
+    picks, values, which = picks[kept], values[kept], which[kept]
+    last = np.full(int(video.max(initial=0)) + 1, -np.inf)
+    full = np.flatnonzero(np.bincount(which, minlength=len(last)) >= most)
+    last[full] = values[np.searchsorted(which, full, "right") - 1]
+    return picks, values, last
+
+
+def _codes(labels: np.ndarray | None, count: int) -> Ints:
+    """``(n,)`` integers as 0, 1, 2 … by rising value; all 0 where there are none."""
+    if labels is None:
+        return np.zeros(count, np.int64)
+    return np.unique(np.asarray(labels).reshape(-1), return_inverse=True)[1].astype(np.int64)
+
+
+def _tiou(start: Floats, end: Floats, length: Floats, a: Floats, b: Floats, width: Floats) -> Floats:
+    """tIoU of each segment with ``[a, b]``, its own or the same for all; two of zero length have 0."""
+    shared = np.minimum(end, b)
+    shared -= np.maximum(start, a)
+    np.maximum(shared, 0.0, out=shared)
+    union = length + width
+    union -= shared
+    np.maximum(union, np.finfo(np.float64).tiny, out=union)
+    shared /= union
+    return shared

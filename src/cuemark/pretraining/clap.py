@@ -16,7 +16,7 @@ Dataflow::
 The projections are dropped for localization: features are h_v. Equations 3 and 5 lack the minus sign that makes them
 losses; it is here. No code was released. What the paper leaves open is a field of :class:`Config` marked *our choice*:
 the temperature, normalisation, sum or mean over pairs, the weight between the losses, and what becomes of two clips of
-a batch that carry the same sentence. Negatives are those of the batch on one device.
+a batch that carry the same sentence. Negatives are those of the whole batch, over all processes and chunks.
 """
 
 from __future__ import annotations
