@@ -12,12 +12,16 @@ the same run. The cosine similarity is the smallest over the clips, to eager flo
 closer to one another than those of trained ones, so "others" gives the largest between two different clips, and
 "error" the largest distance to float32 divided by the distance of a clip to the mean of the clips.
 
+The rows "channels_last_3d" are eager PyTorch with weights and clips in that memory format (the compiled backend has its
+clips in it always), turning the clips included, as an extraction would have to.
+
 On a busy machine: with real-time priority (``chrt -f 20 python benchmarks/backends.py``).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 
 import numpy as np
@@ -31,8 +35,12 @@ from cuemark.encoders.backends import Backend, Run, ready
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.errors import CallError
 
-CHOICES: list[tuple[Backend, bool]] = [("eager", False), ("eager", True), ("compile", False), ("compile", True),
-                                       ("onnx", False), ("openvino", False), ("openvino", True)]
+Choice = tuple[Backend, bool, bool]
+"""Backend, whether in bf16, whether in channels_last_3d."""
+CHOICES: list[Choice] = [
+    ("eager", False, False), ("eager", True, False), ("eager", False, True), ("eager", True, True),
+    ("compile", False, False), ("compile", True, False), ("onnx", False, False), ("openvino", False, False),
+    ("openvino", True, False)]
 
 
 def drawn(count: int, pixels: int, seed: int) -> Tensor:
@@ -62,16 +70,25 @@ def network(kind: str, clips: Tensor) -> ResNet3D:
     return model.eval()
 
 
+def made(model: ResNet3D, choice: Choice, shape: tuple[int, int, int, int, int], threads: int) -> Run:
+    """A backend made ready."""
+    if not choice[2]:
+        return ready(model, choice[0], shape, bf16=choice[1], threads=threads)
+    turned = copy.deepcopy(model).to(memory_format=torch.channels_last_3d)
+    run = ready(turned, choice[0], shape, bf16=choice[1], threads=threads)
+    return lambda clips: run(clips.contiguous(memory_format=torch.channels_last_3d))
+
+
 def measure(model: ResNet3D, clips: Tensor, threads: int, rounds: int) -> None:
     """Print the table of one network."""
-    runs: dict[tuple[Backend, bool], Run] = {}
+    runs: dict[Choice, Run] = {}
     setup, features = {}, {}
-    taken: dict[tuple[Backend, bool], list[float]] = {}
+    taken: dict[Choice, list[float]] = {}
     shape = (clips.shape[0], clips.shape[1], clips.shape[2], clips.shape[3], clips.shape[4])
     for choice in CHOICES:
         began = time.perf_counter()
         try:
-            runs[choice] = ready(model, choice[0], shape, bf16=choice[1], threads=threads)
+            runs[choice] = made(model, choice, shape, threads)
         except CallError as error:
             print(f"left out: {error}")
             continue
@@ -82,15 +99,15 @@ def measure(model: ResNet3D, clips: Tensor, threads: int, rounds: int) -> None:
             began = time.perf_counter()
             run(clips)
             taken[choice].append(time.perf_counter() - began)
-    truth = features["eager", False]
+    truth = features["eager", False, False]
     seconds = {choice: float(np.median(times)) for choice, times in taken.items()}
     spread = (truth - truth.mean(0)).norm(dim=1)
-    print(f"{'backend':<14} {'clips/s':>8} {'ratio':>6} {'cosine':>9} {'error':>7} {'set-up s':>9}")
+    print(f"{'backend':<28} {'clips/s':>8} {'ratio':>6} {'cosine':>9} {'error':>7} {'set-up s':>9}")
     for choice, run_seconds in seconds.items():
         cosine = torch.cosine_similarity(features[choice].double(), truth.double()).min()
         error = ((features[choice] - truth).norm(dim=1) / spread).max()
-        name = f"{choice[0]} {'bf16' if choice[1] else 'fp32'}"
-        print(f"{name:<14} {len(clips) / run_seconds:8.2f} {seconds['eager', False] / run_seconds:6.2f} "
+        name = f"{choice[0]}{' channels_last_3d' if choice[2] else ''} {'bf16' if choice[1] else 'fp32'}"
+        print(f"{name:<28} {len(clips) / run_seconds:8.2f} {seconds['eager', False, False] / run_seconds:6.2f} "
               f"{cosine:9.6f} {error:7.3f} {setup[choice]:9.1f}", flush=True)
     unit = nn.functional.normalize(truth.double())
     others = (unit @ unit.T).fill_diagonal_(-1).max()

@@ -9,10 +9,16 @@ Method. On the same files, in one run, round after round (medians are shown):
 - the plain way: for each clip open the file, seek, decode what it spans, keep 16 frames, resize and crop each; encode
   batches with PyTorch's own threads; one after the other.
 
+On a GPU (``--device cuda``; written without one at hand, and not run yet) decode and model share nothing: the model's
+two threads copy clips from pinned memory in streams of their own, as the extraction's do; end to end is compared with
+the slower of the two; and 2 · multiply-adds · clips/s with ``--peak``, the TFLOP/s that the maker promises in the
+precision that is measured (of NVIDIA's, without sparsity). The plain way is left out there.
+
 Memory: the peak of a process that extracts ten minutes, and of one that extracts hours, of the same small film (its
 packets copied again and again with later times); and of a long file if one is given with --long.
 
     python benchmarks/extract.py VIDEO… [--kind r2plus1d_tiny|r2plus1d_18] [--bf16] [--stride 16] [--seconds 20]
+    python benchmarks/extract.py VIDEO… --device cuda --bf16 --peak 990 [--kind r2plus1d_34]
     python benchmarks/extract.py --memory [--hours 3] [--long FILE]
 
 Prints tables. Asserts nothing.
@@ -36,14 +42,16 @@ import av
 import numpy as np
 import torch
 from av.video.frame import VideoFrame
+from torch.utils.flop_counter import FlopCounterMode
 
 from cuemark import video
 from cuemark.batch import normalised
 from cuemark.clips import ClipConfig, clip_count
 from cuemark.encoders import ENCODERS
+from cuemark.encoders.backends import Run
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder, encode
-from cuemark.extraction import ExtractConfig, clips_of, extract
+from cuemark.extraction import ExtractConfig, chosen, clips_of, extract, runner
 
 
 def main() -> None:
@@ -56,6 +64,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each video")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-plain", action="store_true")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 …")
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the device, in the precision that is measured")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--hours", type=float, default=3.0)
     parser.add_argument("--long", type=Path)
@@ -79,36 +89,72 @@ def encoder_of(kind: str, pixels: int) -> VideoEncoder:
 
 
 def speed(arguments: argparse.Namespace) -> None:
-    encoder = encoder_of(arguments.kind, arguments.pixels)
+    encoder, device = encoder_of(arguments.kind, arguments.pixels), chosen(arguments.device)
     config = ExtractConfig(stride=arguments.stride, bf16=arguments.bf16)
-    cores, rows = torch.get_num_threads(), config.rows(encoder, torch.device("cpu"))
+    cores, rows = torch.get_num_threads(), config.rows(encoder, device)
     with tempfile.TemporaryDirectory() as folder:
         files = {p.stem: cut_short(p, Path(folder) / p.name, arguments.seconds) for p in arguments.videos}
         infos = [video.probe(path) for path in files.values()]
         clips = sum(clip_count(i.duration, encoder.clip, config.stride)[1] for i in infos)
         one = next(clips_of(infos[0], encoder.clip, config.stride, 1))
+        batches = -(-clips // rows)
+        network = runner(encoder, config, device)
         ways: dict[str, Callable[[], None]] = {
             "decode only": lambda: together(cores, [lambda i=i: drain(i, encoder.clip, config) for i in infos]),
-            "model only": lambda: together(cores, [lambda: run(encoder, one, config)] * -(-clips // rows)),
-            "end to end": lambda: extract_anew(files, encoder, config, Path(folder)),
+            "model only": (lambda: together(cores, [lambda: run(encoder, one, config)] * batches))
+            if device.type == "cpu" else lambda: on_gpu(network, one, encoder.clip, rows, batches, device),
+            "end to end": lambda: extract_anew(files, encoder, config, Path(folder), device),
         }
-        if not arguments.no_plain:
+        if not arguments.no_plain and device.type == "cpu":
             ways["the plain way"] = lambda: plain(infos, encoder, config)
         took: dict[str, list[float]] = {name: [] for name in ways}
+        if device.type != "cpu":  # it chooses its algorithms when it sees a shape for the first time
+            ways["model only"]()
         for _ in range(arguments.rounds):
             for name, way in ways.items():
                 began = time.monotonic()
                 way()
                 took[name].append(time.monotonic() - began)
     rates = {name: clips / median(times) for name, times in took.items()}
-    best = 1 / (1 / rates["decode only"] + 1 / rates["model only"])
     print(f"{arguments.kind}, {arguments.pixels} pixels, {'bf16' if arguments.bf16 else 'fp32'}, "
-          f"stride {config.stride}, {clips} clips of {len(files)} videos, {cores} threads")
+          f"stride {config.stride}, {clips} clips of {len(files)} videos, {cores} threads, {device}")
     for name, rate in rates.items():
         print(f"  {name:16}{rate:9.2f} clips/s")
-    print(f"  end to end is {rates['end to end'] / best:.2f} of 1 / (1 / decode + 1 / model)"
+    if device.type == "cpu":
+        best, what = 1 / (1 / rates["decode only"] + 1 / rates["model only"]), "1 / (1 / decode + 1 / model)"
+    else:
+        best, what = min(rates["decode only"], rates["model only"]), "the slower of decode and model"
+    print(f"  end to end is {rates['end to end'] / best:.2f} of {what}"
           + (f" and {rates['end to end'] / rates['the plain way']:.1f} times the plain way" if "the plain way" in rates
              else ""))
+    if arguments.peak:
+        adds = multiply_adds(encoder)
+        for name in ("model only", "end to end"):
+            reached = 2 * adds * rates[name] / 1e12
+            print(f"  {name}: 2 · {adds / 1e9:.2f} G · {rates[name]:.1f} clips/s = {reached:.2f} TFLOP/s, "
+                  f"{reached / arguments.peak:.3f} of {arguments.peak:g}")
+
+
+def multiply_adds(encoder: VideoEncoder) -> float:
+    """Of one clip, by PyTorch's counter."""
+    clip = encoder.clip
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder.network(torch.zeros(1, 3, clip.frames, clip.crop, clip.crop))
+    return counter.get_total_flops() / 2
+
+
+def on_gpu(network: Run, one: np.ndarray, clip: ClipConfig, rows: int, batches: int, device: torch.device) -> None:
+    """Two threads, each with a stream: batches from pinned memory to features in ours."""
+    held = torch.from_numpy(np.concatenate([one] * rows)).pin_memory()
+    streams = threading.local()
+
+    def work() -> None:
+        if not hasattr(streams, "mine"):
+            streams.mine = torch.cuda.Stream(device)
+        with torch.cuda.stream(streams.mine):
+            network(normalised(held.to(device, non_blocking=True), clip.mean, clip.std)).float().cpu().numpy()
+
+    together(2, [work] * batches)
 
 
 def together(threads: int, jobs: list[Callable[[], None]]) -> None:
@@ -143,9 +189,10 @@ def run(encoder: VideoEncoder, one: np.ndarray, config: ExtractConfig) -> None:
     encode(encoder.network, normalised(batch, encoder.clip.mean, encoder.clip.std), config.bf16).numpy()
 
 
-def extract_anew(files: dict[str, Path], encoder: VideoEncoder, config: ExtractConfig, folder: Path) -> None:
+def extract_anew(files: dict[str, Path], encoder: VideoEncoder, config: ExtractConfig, folder: Path,
+                 device: torch.device) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        extract(files, encoder, out, config)
+        extract(files, encoder, out, config, device=device)
 
 
 def plain(infos: list[video.VideoInfo], encoder: VideoEncoder, config: ExtractConfig) -> None:

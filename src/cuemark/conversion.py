@@ -245,13 +245,14 @@ def convert(source: str | Path, out: str | Path, to: str, from_: str | None = No
     reading = replace(reading, problems=[]) if reading is not None else Reading()
     if fps is not None:
         reading.fps = fps
-    found = read(source, from_, reading)
     known: Truth = {}
     if truth is not None:
         about = read(truth, None, replace(reading, problems=[], meta=None))
         if about.truth is None:
             raise CallError(f"'{truth}' holds predictions; name the truth of their videos.")
         known = about.truth
+        reading.durations = {vid: v.duration for vid, v in known.items()} | dict(reading.durations)
+    found = read(source, from_, reading)
     if found.predictions is not None and target.write_predictions is not None:
         predictions, write_predictions = found.predictions, target.write_predictions
         told = _completed(_videos(found, reading.subset), known, reading, videos)

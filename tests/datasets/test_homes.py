@@ -9,7 +9,7 @@ import cuemark.datasets
 
 FOLDER = Path(cuemark.datasets.__file__).parent
 HOMES = {"format", "rows", "files", "markup", "notes", "sentences", "timecode", "timeline"}
-VARIATIONS = {("multithumos", "thumos")}
+VARIATIONS = {("multithumos", "thumos"), ("video_scores", "thumos")}
 
 
 def borrowed(name: str) -> set[str]:

@@ -24,9 +24,11 @@ SMALL = {
              "inner_bins": 8, "context_bins": 4},
     "tan2d": {"clips": 24, "nodes": 24, "scales": [24], "hidden": 32, "kernel": 3, "layers": 1, "normalize": False,
               "min_iou": 0.3, "max_iou": 0.9, "text_dim": 6, "text_width": 32, "text_layers": 1},
+    "pgcn": {"hidden": 64, "dropout": 0.0, "graph_dropout": 0.0, "foreground": 2, "foreground_tiou": 0.8,
+             "incomplete_tiou": 0.5, "hardest": 0.5},
     "qat": {"positions": 24, "h1d": 32, "width": 16, "groups": 4, "adapt_steps": 20},
 }
-STEPS: dict[str, int] = {"qat": 30, "tan2d": 200}
+STEPS: dict[str, int] = {"pgcn": 150, "qat": 30, "tan2d": 200}
 """Updates on the toy task, where 60 are too few or too many."""
 DIM, LENGTH, DURATION = 16, 24, 36.0
 WORD = 6
@@ -154,7 +156,9 @@ def test_truth_at_the_edges_of_the_video_is_found(name, span):
     assert tiou(times([best]), times([truth]))[0, 0] > 0.7
     if span[1] == LENGTH:
         assert best.end == pytest.approx(DURATION, abs=DURATION / LENGTH)
-        assert max(s.end for s in localize(trained(name), features, [truth])) == pytest.approx(DURATION)
+        # whole cells reach it exactly; one that moves the ends of what it is given, by its regression
+        near = DURATION / LENGTH / 4 if LOCALIZERS[name].judges else None
+        assert max(s.end for s in localize(trained(name), features, [truth])) == pytest.approx(DURATION, abs=near)
 
 
 @every

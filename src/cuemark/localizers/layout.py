@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cuemark.errors import ModelError
 
 _KEYS = ("state_dict_ema", "state_dict", "model_state_dict", "model")
 """Where a release keeps its weights; the averaged ones first, which are what it evaluates."""
+_BESIDE = ("reg_stats",)
+"""What a release keeps beside its weights and its network needs: P-GCN's mean and deviation of regression targets."""
 _ELSE = "it seems to be one of another localizer, or of a variant that is not known here"
 
 
@@ -96,4 +99,5 @@ def weights_in(content: Mapping[str, Any]) -> dict[str, Tensor]:
     weights = {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
     if len(weights) != len(found) or not weights:
         raise ModelError(f"the file holds no weights by name, neither as a whole nor under {', '.join(_KEYS)}.")
-    return weights
+    beside = {} if found is content else {name: torch.as_tensor(content[name]) for name in _BESIDE if name in content}
+    return weights | beside
