@@ -112,7 +112,7 @@ def one(out: Path, row: str, seed: int, arguments: argparse.Namespace) -> bool:
     if row != FIRST and not (folder_of(out, FIRST) / "scores.json").exists():
         return False
     try:
-        with folders.locked(folder):
+        with folders.locked(folder / "measured"):
             if not (folder / "scores.json").exists():
                 measure(folder, out, row, seed, arguments)
     except CuemarkError as error:

@@ -15,8 +15,9 @@ after the other in flat arrays, without padding: memory is linear in ``n``, howe
 The answers are those of the obvious loop over segments, to the last bit where that loop calls numpy's ``exp`` (C's may
 differ by one unit in the last place).
 
-Measured (one core): 2000 candidates of 200 classes, 200 kept, 1.4 ms; picking over all classes at once 14 ms. In numpy:
-torch is slower on the rows of one video, whose rounds are short, and ties must go to the first.
+Measured (one core): 2000 candidates of 200 classes, 200 kept, 1.4 ms; picking over all classes at once 14 ms. In numpy,
+because answers are made video by video, where torch took 1.8 times as long (5050 candidates, 100 kept; 16 such videos
+in one padded batch took half as long in torch as here).
 """
 
 from __future__ import annotations

@@ -1,0 +1,283 @@
+"""Every localizer on the same features of the built-in world, over seeds: what it finds, what it costs, and the floors.
+
+Method. ``benchmarks/world_pretraining.py OUT`` has made, for each seed, a world and a CLAP encoder's features of it
+(OUT/seed<n>/world, OUT/seed<n>/CLAP; ``--encoder`` names another of its rows). Here each localizer is trained on these
+features by its world recipe with that seed; validation videos choose its weights, and testing videos are scored:
+
+- asked classes: average mAP and mAP at tIoU 0.5, 0.75, 0.95; as proposals, whatever their names, the area under AR@AN
+  and AR at 1, 10 and 100. Floors: the stretches that are commonest in training, of each class; and of any.
+- asked sentences: recall of the first answer at tIoU 0.3, 0.5, 0.7, of the first five at 0.5, and mean tIoU, for the
+  sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments.
+- shown examples: average mAP and mAP at 0.5 over one-way episodes drawn from the novel videos, whose classes occur in
+  no other, and, for comparison, of trained classes (examples from training videos). Floor: the stretches that match
+  most of training, under the class that is looked for.
+- one that judges proposals is given those of a G-TAD without names, trained first (its time is ``proposer``).
+
+Beside them: seconds to train, seconds for an hour of video (features to segments), and peak memory of a process that
+does both. Nothing of a floor looks at a video.
+
+    python benchmarks/world_localizers.py OUT [--seeds 0 1 2] [--names bmn gtad …] [--encoder CLAP] [--quick]
+
+Localizer by localizer, and of each seed by seed, each in a process of its own;
+OUT/seed<n>/<encoder>/localizers/<name>/scores.json holds what is done. A run that was stopped goes on, and several
+processes may share the work (on few cores one for each, with OMP_NUM_THREADS=1). Prints tables. Asserts nothing. One to
+five minutes a localizer and seed on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from world_pretraining import folder_of
+
+from cuemark import floors, folders
+from cuemark.encoders.video_encoder import VideoEncoder
+from cuemark.errors import CuemarkError
+from cuemark.feature_folder import FeatureFolder
+from cuemark.grid import Features
+from cuemark.localizers import LOCALIZERS
+from cuemark.localizers.questions import questions_of, shown
+from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.metrics.detection import detection
+from cuemark.metrics.episodes import draw, episodes
+from cuemark.metrics.grounding import grounding
+from cuemark.metrics.proposals import proposals
+from cuemark.recipe import load_recipe
+from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, read_truth, subset, write_json
+from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
+
+BUSY = 3
+"""Exit status of a process that found another one at its work."""
+QUICK = {"optim.steps": 6, "validate_every": 3}
+COSTS = ("train, s", "proposer, s", "an hour, s", "memory, MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--names", nargs="+", choices=sorted(LOCALIZERS), default=sorted(LOCALIZERS))
+    parser.add_argument("--encoder", default="CLAP", help="row of world_pretraining.py whose features are taken")
+    parser.add_argument("--subset", default="testing", help="videos that are scored (tune on validation)")
+    parser.add_argument("--draws", type=int, default=50, help="episodes of one that is shown examples")
+    parser.add_argument("--set", action="append", default=[], help="change of every recipe")
+    parser.add_argument("--quick", action="store_true", help="a few updates, to see that it runs")
+    parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.set = [f"{name}={value}" for name, value in QUICK.items()] + arguments.set
+    if arguments.one:
+        sys.exit(one(arguments.one[0], int(arguments.one[1]), arguments))
+    left, failed = [(name, seed) for name in arguments.names for seed in arguments.seeds], []
+    while left:
+        before = len(left)
+        for name, seed in list(left):
+            command = [sys.executable, __file__, *sys.argv[1:], "--one", name, str(seed)]
+            done = (place(arguments, name, seed) / "scores.json").exists()
+            status = 0 if done else subprocess.run(command).returncode
+            if status != BUSY:
+                left.remove((name, seed))
+            if status not in (0, BUSY):
+                failed.append((name, seed))
+        time.sleep(5 if len(left) == before else 0)  # another process has the rest
+    show(arguments)
+    for name, seed in failed:
+        print(f"failed: {name}, seed {seed}")
+
+
+def place(arguments: argparse.Namespace, name: str, seed: int) -> Path:
+    return folder_of(arguments.out / f"seed{seed}", arguments.encoder) / "localizers" / name
+
+
+def one(name: str, seed: int, arguments: argparse.Namespace) -> int:
+    """Measure one localizer with one seed, in this process alone."""
+    folder = place(arguments, name, seed)
+    try:
+        with folders.locked(folder / "measured"):
+            if not (folder / "scores.json").exists():
+                measure(name, seed, folder, arguments)
+    except CuemarkError as error:
+        if "another run" in str(error):
+            return BUSY
+        print(f"{name}, seed {seed}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> None:
+    made = folder_of(arguments.out / f"seed{seed}", arguments.encoder)
+    truth = read_truth(arguments.out / f"seed{seed}" / "world/truth.json")
+    encoder, features = VideoEncoder.load(made / ENCODER_FILE), FeatureFolder.open(made / "features")
+    costs: dict[str, float] = {}
+    changes = {"data.truth": str(arguments.out / f"seed{seed}" / "world/truth.json"),
+               "data.features": str(made / "features"), "seed": seed}
+    if LOCALIZERS[name].judges:
+        changes["data.proposals"] = str(folder / "proposer" / LOCALIZER_FILE)
+        costs["proposer, s"] = learnt("gtad", folder / "proposer", encoder, {
+            k: v for k, v in changes.items() if k != "data.proposals"} | {"options.names": "none"}, arguments)
+    costs["train, s"] = learnt(name, folder, encoder, changes, arguments)
+
+    model = TrainedLocalizer.load(folder / LOCALIZER_FILE)
+    seen = {vid: features[vid] for vid in truth if vid in features}
+    scored, novel = subset(truth, arguments.subset), subset(truth, "novel")
+    training = subset(truth, "training")
+    scores, took = {"classes": by_classes, "sentence": by_sentences, "examples": by_examples}[model.network.asked](
+        model, seen, training, scored, novel, arguments.draws, seed)
+    costs["an hour, s"] = took
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == "darwin" else 1024)
+    scores |= costs | {"memory, MB": peak}
+    write_json(folder / "scores.json", {k: None if v != v else v for k, v in scores.items()})
+    print(f"{name}, seed {seed}: " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items()), flush=True)
+
+
+def learnt(name: str, folder: Path, encoder: VideoEncoder, changes: dict[str, Any], arguments: argparse.Namespace
+           ) -> float:
+    """Train unless it is trained; seconds, of all the runs that it took."""
+    told = folder / "seconds.json"
+    if not (folder / LOCALIZER_FILE).exists() or not told.exists():
+        began = time.perf_counter()
+        said = [f"{k}={json.dumps(v)}" for k, v in changes.items()] + arguments.set
+        train(load_recipe(f"world_{name}", said), folder, encoder)
+        write_json(told, time.perf_counter() - began)
+    return float(read_json(told, "seconds"))
+
+
+# ---------------------------------------------------------------------------------------------------------- scores
+
+
+def hours(truth: Truth, times: int = 1) -> float:
+    return times * sum(video.duration for video in truth.values()) / 3600
+
+
+def by_classes(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
+               draws: int, seed: int) -> tuple[dict[str, float], float]:
+    began = time.perf_counter()
+    found = model.predict({vid: seen[vid] for vid in scored})
+    took = (time.perf_counter() - began) / hours(scored)
+    return of_classes(scored, found) | floor_of(of_classes(
+        scored, floors.blind(training, scored), floors.proposals(training, scored))), took
+
+
+def of_classes(truth: Truth, found: Predictions, stretches: Predictions | None = None) -> dict[str, float]:
+    score, proposed = detection(truth, found), proposals(truth, stretches or nameless(found))
+    return {"average mAP": 100 * score.average, **{f"mAP@{t}": 100 * float(score.map[i])
+                                                   for i, t in ((0, "0.5"), (5, "0.75"), (9, "0.95"))},
+            "AUC": 100 * proposed.auc, **{f"AR@{n}": 100 * proposed.at(n) for n in (1, 10, 100)}}
+
+
+def nameless(found: Predictions) -> Predictions:
+    """Each stretch once, with the best of its scores."""
+    best: Predictions = {}
+    for vid, segments in found.items():
+        kept: dict[tuple[float, float], Segment] = {}
+        for s in sorted(segments, key=lambda s: -(s.score or 0)):
+            kept.setdefault((s.start, s.end), s)
+        best[vid] = list(kept.values())
+    return best
+
+
+def by_sentences(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
+                 draws: int, seed: int) -> tuple[dict[str, float], float]:
+    scores: dict[str, float] = {}
+    spent, length = 0.0, 0.0
+    common = floors.covering(floors.relative(training, lambda s: s.sentence is not None)[0], 5)
+    for part, truth in (("", scored), (", novel", novel)):
+        asked = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
+        began = time.perf_counter()
+        found = model.predict({vid: seen[vid] for vid in truth}, asked)
+        spent, length = spent + time.perf_counter() - began, length + hours(truth)
+        mine, floor = of_sentences(truth, found), of_sentences(truth, floors.answers(common, truth))
+        scores |= {name + part: value for name, value in (mine | floor_of(floor)).items()}
+    return scores, spent / length
+
+
+def of_sentences(truth: Truth, found: Predictions) -> dict[str, float]:
+    score = grounding(truth, found, ns=(1, 5), tious=(0.3, 0.5, 0.7))
+    return {**{f"R@1,IoU={t}": 100 * float(score.recall[0, i]) for i, t in enumerate(score.tious)},
+            "R@5,IoU=0.5": 100 * float(score.recall[1, 1]), "mIoU": 100 * score.miou}
+
+
+def by_examples(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
+                draws: int, seed: int) -> tuple[dict[str, float], float]:
+    scores: dict[str, float] = {}
+    spent, length = 0.0, 0.0
+    common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
+    most: int = getattr(model.network, "config").shots  # noqa: B009 (of those that are shown examples)
+    for part, support, truth in (("novel", novel, novel), ("trained", training, scored)):
+        labels = labels_of(truth)
+        having = [sum(any(s.label == label for s in v.annotations) for v in support.values()) for label in labels]
+        shots = max(1, min(most, min(having) - (support is truth)))  # one is left to be searched
+        drawn = draw(support, truth, labels, 1, shots, draws, seed)
+        found, blind = [], []
+        for episode in drawn:
+            asked, began = shown(episode.support, seen), time.perf_counter()
+            found.append(model.predict({vid: seen[vid] for vid in episode.queries},
+                                       dict.fromkeys(episode.queries, asked)))
+            spent += time.perf_counter() - began
+            length += hours({vid: truth[vid] for vid in episode.queries})
+            blind.append({vid: floors.boxes(common, truth[vid].duration, episode.classes) for vid in episode.queries})
+        both = [episodes(truth, drawn, answers) for answers in (found, blind)]
+        mine, floor = ({"average mAP": 100 * score.average, "±": 100 * score.interval,
+                        "mAP@0.5": 100 * float(score.map[0])} for score in both)
+        scores |= {f"{name}, {part}": value for name, value in (mine | floor_of(floor)).items()}
+        scores[f"shots, {part}"] = shots
+    return scores, spent / length
+
+
+def floor_of(scores: dict[str, float]) -> dict[str, float]:
+    return {f"{name}, floor": value for name, value in scores.items()}
+
+
+# ----------------------------------------------------------------------------------------------------------- tables
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """Means and standard deviations over the seeds that are done, of each kind of localizer."""
+    kinds: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for name in arguments.names:
+        paths = [place(arguments, name, seed) / "scores.json" for seed in arguments.seeds]
+        runs = [read_json(path, "scores") for path in paths if path.exists()]
+        if runs:
+            kinds.setdefault(LOCALIZERS[name].asked, {})[name] = runs
+    write_json(arguments.out / f"localizers of {arguments.encoder}.json", {"seeds": arguments.seeds, "rows": kinds})
+    for asked, rows in kinds.items():
+        first = next(iter(rows.values()))
+        keys = [key for key in first[0] if "floor" not in key and key not in COSTS]
+        print(f"\nasked {asked}: mean ± standard deviation of {max(map(len, rows.values()))} seed(s), percent")
+        floor = [{key: run.get(floor_name(key)) for key in keys} for run in first]
+        table({"floor (never looks)": floor, **rows}, keys)
+    print("\ncosts")
+    table({name: runs for rows in kinds.values() for name, runs in rows.items()}, COSTS)
+
+
+def floor_name(key: str) -> str:
+    name, comma, part = key.partition(", ")
+    return f"{name}, floor{comma}{part}"
+
+
+def table(rows: dict[str, list[dict[str, Any]]], keys: Any) -> None:
+    for start in range(0, len(keys), 8):
+        some = keys[start:start + 8]
+        width = max(15, *(len(key) + 2 for key in some))
+        print(f"{'':22}{'n':>3}" + "".join(f"{key:>{width}}" for key in some))
+        for name, runs in rows.items():
+            cells = [cell([run[key] for run in runs if run.get(key) is not None]) for key in some]
+            print(f"{name:22}{len(runs):>3}" + "".join(f"{text:>{width}}" for text in cells))
+
+
+def cell(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()
