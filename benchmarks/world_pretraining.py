@@ -38,7 +38,6 @@ from torch.nn import functional as F
 from cuemark import folders, video
 from cuemark.analysis import analyse
 from cuemark.batch import normalised
-from cuemark.checkpoint import section
 from cuemark.clips import cut
 from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder, encode
@@ -47,8 +46,8 @@ from cuemark.extraction import ExtractConfig, extract
 from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.localization import load, localize_features
+from cuemark.localizers.classify import projections
 from cuemark.metrics.detection import detection
-from cuemark.nn.heads import Projection
 from cuemark.recipe import load_recipe
 from cuemark.segments import Truth, read_json, subset, times, tiou, write_json
 from cuemark.text import TextEncoder
@@ -190,7 +189,7 @@ def scores_of(truth: Truth, found: dict) -> dict[str, float]:
 
 def language(made: world.World, encoder: VideoEncoder, features: FeatureFolder, part: str) -> dict[str, float]:
     """Clip-to-sentence accuracies and text-to-moment recalls of a CLAP encoder, with their floors."""
-    see, read = projections(encoder)
+    see, read = projected(encoder)
     text = TextEncoder.load("minilm")
     result: dict[str, float] = {}
     config = made.config
@@ -240,15 +239,9 @@ def language(made: world.World, encoder: VideoEncoder, features: FeatureFolder, 
     return result
 
 
-def projections(encoder: VideoEncoder):
+def projected(encoder: VideoEncoder):
     """Functions that bring clips and sentence vectors into CLAP's shared space, normalised."""
-    def projection(name: str) -> Projection:
-        state = section(encoder.extra, name)
-        made = Projection(state["0.weight"].shape[0], state["1.weight"].shape[0])
-        made.load_state_dict(state)
-        return made.eval()
-
-    video_side, text_side = projection("project_video"), projection("project_text")
+    video_side, text_side = projections(encoder)
 
     def see(clip: torch.Tensor) -> torch.Tensor:
         return F.normalize(see.project(encode(encoder.network, clip)), dim=1)

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_encoder
+import torch
+from conftest import SMALL_GTAD, make_encoder
 
 from cuemark import localization
-from cuemark.errors import ModelError, VideoError
+from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract
-from cuemark.localization import by_name, load, localize, localize_all, localize_features
+from cuemark.localization import Shown, by_name, load, localize, localize_all, localize_features, names_by
+from cuemark.localizers import build
 from cuemark.localizers.trained import TrainedLocalizer
-from cuemark.segments import Segment
+from cuemark.segments import Segment, VideoTruth, read_predictions, write_truth
 
 
 def alike(a: list[Segment], b: list[Segment]) -> bool:
@@ -134,3 +136,110 @@ def test_files_that_are_no_localizers(tiny_encoder, tmp_path):
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "encoder.safetensors").read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"half\.safetensors"):
         load(tmp_path / "half.safetensors")
+
+
+# ---------------------------------------------------------------------------------------------- questions
+
+SMALL = {"tan2d": {"clips": 16, "nodes": 8, "scales": [8], "hidden": 8, "kernel": 3, "layers": 1, "text_dim": 24,
+                   "text_width": 8, "text_layers": 1},
+         "qat": {"positions": 16, "h1d": 16, "width": 8, "groups": 4, "adapt_steps": 2}}
+
+
+def asking(name: str, tiny_localizer: TrainedLocalizer, folder: Path, text: Path | None = None) -> Path:
+    """An untrained one with the tiny encoder inside, saved."""
+    torch.manual_seed(0)
+    network = build(name, SMALL[name], 32, ["bouncing"]).eval()
+    made = replace(tiny_localizer, network=network, name=name, text=None if text is None else str(text))
+    made.save(folder / f"{name}.safetensors")
+    return folder / f"{name}.safetensors"
+
+
+def test_sentences_are_answered_on_raw_video_as_on_features(tiny_localizer, tiny_features, tiny_world, tiny_text,
+                                                            tmp_path, cuemark):
+    path = asking("tan2d", tiny_localizer, tmp_path, tiny_text)
+    model, vid, asked = load(path), "testing_0000", ["a red star", "a star"]
+    raw = localize(tiny_world.videos[vid], model, asked)
+    assert [s.query for s in raw] == sorted((s.query for s in raw), key=asked.index)
+    assert {s.query for s in raw} == set(asked)
+    assert alike(raw, localize_features(tiny_features, model, [vid], queries=asked)[vid])
+    one = localize(tiny_world.videos[vid], model, asked[1:])
+    assert alike(one, [s for s in raw if s.query == asked[1]])
+    ended = cuemark("localize", tiny_world.videos[vid], "--model", path, "--query", *asked, "--out",
+                    tmp_path / "p.json", "--top", 1)
+    assert ended.status == 0
+    assert all(f"{vid}: {query}" in ended.out for query in asked)
+    assert [s.query for s in read_predictions(tmp_path / "p.json")[vid]] == [s.query for s in raw]
+
+
+def test_each_video_is_asked_the_sentences_of_its_truth(tiny_localizer, tiny_features, tiny_world, tiny_text, tmp_path,
+                                                        cuemark):
+    path = asking("tan2d", tiny_localizer, tmp_path, tiny_text)
+    truth = {"testing_0000": VideoTruth(3.0, (Segment(0, 1, sentence="a star"), Segment(1, 2, "x")), "testing"),
+             "training_0000": VideoTruth(3.0, (Segment(0, 1, sentence="a red star"),), "training")}
+    write_truth(tmp_path / "truth.json", truth)
+    words = ("localize", tiny_features.folder, "--model", path, "--truth", tmp_path / "truth.json", "--out",
+             tmp_path / "p.json")
+    assert cuemark(*words).status == 0
+    found = read_predictions(tmp_path / "p.json")
+    assert {vid: {s.query for s in segments} for vid, segments in found.items()} == {
+        "testing_0000": {"a star"}, "training_0000": {"a red star"}}
+    assert cuemark(*words, "--subset", "testing").status == 0
+    assert list(read_predictions(tmp_path / "p.json")) == ["testing_0000"]
+
+
+def test_more_is_found_of_what_is_shown(tiny_localizer, tiny_features, tiny_world, tmp_path, cuemark):
+    path = asking("qat", tiny_localizer, tmp_path)
+    model, vid = load(path), "testing_0000"
+    shown = [f"{tiny_world.videos['training_0000']}:0.2-1.5", f"{tiny_world.videos['training_0001']}:0-1"]
+    raw = localize(tiny_world.videos[vid], model, examples=shown)
+    assert raw
+    assert alike(raw, localize_features(tiny_features, model, [vid], examples=[Shown.parse(s) for s in shown])[vid])
+    ended = cuemark("localize", tiny_world.videos[vid], "--examples", *shown, "--model", path, "--json")
+    assert ended.status == 0
+    assert f'"{vid}"' in ended.out
+
+
+def test_what_cannot_be_asked_is_said(model, tiny_localizer, tiny_world, tiny_text, tmp_path):
+    video = tiny_world.videos["testing_0000"]
+    sentences, examples = (load(asking(name, tiny_localizer, tmp_path, tiny_text)) for name in ("tan2d", "qat"))
+    for call, why in (
+        (lambda: localize(video, model, ["a star"]), "cannot be asked sentences; it finds its classes: bouncing"),
+        (lambda: localize(video, model, examples=[f"{video}:0-1"]), "cannot be shown examples"),
+        (lambda: localize(video, sentences), "--query"),
+        (lambda: localize(video, sentences, [" "]), "--query"),
+        (lambda: localize(video, examples), "--examples"),
+        (lambda: localize(video, examples, ["a star"]), "cannot be asked sentences; show it"),
+        (lambda: localize(video, examples, examples=[str(video)]), "is no example; write FILE:START-END"),
+        (lambda: localize(video, examples, examples=[f"{video}:3-2"]), "is no example"),
+        (lambda: localize(video, examples, examples=[f"{video}:900-901"]), "begins after its video has ended"),
+    ):
+        with pytest.raises(CallError, match=why):
+            call()
+    with pytest.raises(VideoError, match="gone"):
+        localize(video, examples, examples=["gone.mp4:0-1"])
+
+
+def test_proposals_without_a_name_are_named(tiny_localizer, tiny_features, tiny_world, tmp_path, cuemark):
+    network = build("gtad", SMALL_GTAD | {"names": "none"}, 32, []).eval()
+    replace(tiny_localizer, network=network).save(tmp_path / "nameless.safetensors")
+    model, vid = load(tmp_path / "nameless.safetensors"), "testing_0000"
+    plain = localize_features(tiny_features, model, [vid])[vid]
+    (tmp_path / "scores.json").write_text('{"results": {"testing_0000": {"jump": 0.5, "run": 0.25, "sit": 0.1}}}')
+    named = localize_features(tiny_features, model, [vid], names=names_by(tmp_path / "scores.json", model))[vid]
+    assert len(named) == 2 * len(plain)
+    assert {s.label for s in named} == {"jump", "run"}
+    assert named[0].score == pytest.approx(plain[0].score / 2)
+    words = ("localize", tiny_world.videos[vid], "--model", tmp_path / "nameless.safetensors")
+    ended = cuemark(*words, "--names", tmp_path / "scores.json", "--json")
+    assert ended.status == 0
+    assert '"jump"' in ended.out
+    ended = cuemark(*words, "--names", tmp_path / "scores.json", "--labels", "a")
+    assert ended.status == 2
+    with pytest.raises(DataError, match="of other videos"):
+        localize_features(tiny_features, model, ["training_0000"], names=names_by(tmp_path / "scores.json", model))
+    with pytest.raises(ModelError, match="has no class head"):
+        localize_features(tiny_features, model, [vid], names=names_by("encoder", model))
+    with pytest.raises(ModelError, match="pre-trained by CLAP"):
+        localize_features(tiny_features, model, [vid], names=names_by(["jump"], model))
+    with pytest.raises(ModelError, match="without an encoder"):
+        names_by("encoder", replace(model, encoder=None))

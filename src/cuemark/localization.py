@@ -6,16 +6,18 @@ What is asked depends on the localizer: nothing where it knows its classes, sent
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from cuemark.datasets.video_scores import read_video_scores
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError
 from cuemark.extraction import features_of
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
+from cuemark.localizers.classify import encoder_scores, name_predictions, text_scores
 from cuemark.localizers.questions import Example, Question, questions_of, shown
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.episodes import Episode
@@ -55,6 +57,34 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> TrainedLocaliz
     return TrainedLocalizer.load(path).to(device)
 
 
+Names = Callable[[Mapping[str, Features]], Mapping[str, Mapping[str, float]]]
+"""Features of videos to the score of each label for each video."""
+
+
+def names_by(source: str | Path | Sequence[str], model: TrainedLocalizer) -> Names:
+    """What names the proposals of a localizer that names none, video by video (:mod:`cuemark.localizers.classify`).
+
+    Args:
+        source: ``"encoder"``, the class head of the localizer's video encoder; a file of video-level scores
+            (:func:`cuemark.datasets.video_scores.read_video_scores`); or labels, which a CLAP encoder compares with
+            what it sees.
+
+    Raises:
+        DataError: the file cannot be read.
+        ModelError: the checkpoint holds no encoder, or one that cannot name.
+    """
+    if isinstance(source, Path) or (isinstance(source, str) and source != "encoder"):
+        scores = read_video_scores(source)
+        return lambda _: scores
+    if model.encoder is None:
+        raise ModelError("this localizer was trained without an encoder at hand, so nothing in it can name what it "
+                         "finds; train it with encoder.start, or bring a file of video-level scores.")
+    encoder = model.encoder
+    if isinstance(source, str):
+        return lambda features: encoder_scores(features, encoder)
+    return lambda features: text_scores(features, encoder, source)
+
+
 def localize(video: str | Path, model: TrainedLocalizer, queries: Sequence[str] = (),
              examples: Sequence[str | Shown] = ()) -> list[Segment]:
     """When does it happen in this video? Segments in seconds; best first, of each query.
@@ -72,9 +102,12 @@ def localize(video: str | Path, model: TrainedLocalizer, queries: Sequence[str] 
 
 
 def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer,
-                 queries: Sequence[str] = (), examples: Sequence[str | Shown] = ()
+                 queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), names: Names | None = None
                  ) -> tuple[Predictions, dict[str, str]]:
     """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing.
+
+    Args:
+        names: what names the segments of a localizer that names none (:func:`names_by`).
 
     Raises:
         ModelError, CallError: see :func:`localize`.
@@ -88,7 +121,7 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
     with Bar("localizing", len(files)) as bar:
         for name, path in files.items():
             try:
-                found[name] = _answer(path, model, questions)
+                found[name] = _answer(path, model, questions, name, names)
             except CuemarkError as error:
                 failed[name] = str(error)
                 say(f"left out: {error}")
@@ -98,7 +131,7 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
 
 def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequence[str] | None = None, *,
                       queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), truth: Truth | None = None,
-                      proposals: Predictions | None = None) -> Predictions:
+                      proposals: Predictions | None = None, names: Names | None = None) -> Predictions:
     """Segments of the videos of a features folder.
 
     Args:
@@ -107,6 +140,7 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
         examples: see :func:`localize`.
         truth: to a localizer that is asked sentences: each video is asked its own of these.
         proposals: to a localizer that judges them, where it has no proposer inside.
+        names: what names the segments of a localizer that names none (:func:`names_by`).
 
     Raises:
         ModelError: the features are not the ones the localizer was trained on.
@@ -120,7 +154,9 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
         asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
     else:
         asked = dict.fromkeys(chosen, asked_of(model, queries, examples))
-    return model.predict({vid: folder[vid] for vid in chosen}, asked, proposals)
+    features = {vid: folder[vid] for vid in chosen}
+    found = model.predict(features, asked, proposals)
+    return found if names is None else name_predictions(found, names(features))
 
 
 def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Sequence[Episode]) -> list[Predictions]:
@@ -194,8 +230,11 @@ def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:
     return {stem if stems.count(stem) == 1 else str(p): Path(p) for stem, p in zip(stems, paths, strict=True)}
 
 
-def _answer(video: str | Path, model: TrainedLocalizer, questions: Sequence[Question]) -> list[Segment]:
-    return model.predict({"": _seen(video, model)}, {"": questions})[""]
+def _answer(video: str | Path, model: TrainedLocalizer, questions: Sequence[Question], name: str = "",
+            names: Names | None = None) -> list[Segment]:
+    features = {name: _seen(video, model)}
+    found = model.predict(features, {name: questions})
+    return (found if names is None else name_predictions(found, names(features)))[name]
 
 
 def _eyes(model: TrainedLocalizer) -> None:

@@ -486,8 +486,9 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
 ))
 def localize(videos: list[Path], *, model: Path, query: Several = None,
              examples_: Annotated[Several, Parameter(name="--examples")] = None, truth: Path | None = None,
-             subset: list[str] | None = None, proposals: Path | None = None, top: int = 10, out: Path | None = None,
-             device: str = "auto", json: bool = False) -> int:
+             subset: list[str] | None = None, proposals: Path | None = None, names: str | None = None,
+             labels: Several = None, top: int = 10, out: Path | None = None, device: str = "auto",
+             json: bool = False) -> int:
     """Find moments in raw videos, or in extracted features, in seconds: classes, sentences, or more of what is shown.
 
     Parameters
@@ -506,6 +507,11 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         Take only these splits of the truth.
     proposals
         Of a features folder: proposals to judge, for a localizer that has no proposer inside.
+    names
+        What names the segments of a localizer that names none: a file of video-level scores (CUHK's, UntrimmedNet's,
+        a table, JSON), or `encoder`, the class head of its video encoder.
+    labels
+        Or any labels, which a CLAP encoder compares with what it sees.
     top
         Show this many of each video and query; --out and --json hold all.
     out
@@ -521,11 +527,14 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
     from cuemark.conversion import predictions_of, truth_of
     from cuemark.extraction import chosen
     from cuemark.feature_folder import MANIFEST, FeatureFolder
-    from cuemark.localization import load, localize_all, localize_features
+    from cuemark.localization import load, localize_all, localize_features, names_by
     from cuemark.segments import UNLABELLED, predictions_json, write_predictions
     from cuemark.segments import subset as part
 
     trained = load(model, chosen(device))
+    if names is not None and labels:
+        raise CallError("--names and --labels both name what is found; give one of them.")
+    told_by = None if names is None and not labels else names_by(names or labels or "", trained)
     failed: dict[str, str] = {}
     if len(videos) == 1 and (videos[0] / MANIFEST).is_file():
         known = None if truth is None else truth_of(truth)
@@ -533,7 +542,7 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
             known = part(known, *subset)
         found = localize_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
                                   queries=query or (), examples=examples_ or (), truth=known,
-                                  proposals=None if proposals is None else predictions_of(proposals))
+                                  proposals=None if proposals is None else predictions_of(proposals), names=told_by)
     else:
         for name, value in (("truth", truth), ("proposals", proposals)):
             if value is not None:
@@ -541,7 +550,7 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         files = video.expand(videos)
         if not files:
             raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-        found, failed = localize_all(files, trained, query or (), examples_ or ())
+        found, failed = localize_all(files, trained, query or (), examples_ or (), told_by)
     told = {"failed": failed} if failed else {}
     if out is not None and found:
         write_predictions(out, found, told)
