@@ -11,9 +11,15 @@ order, re-encoded to one size; joined clips are split by clip before joining, so
 cut stands at every joint, so a detector of cuts knows every boundary: the floor beside the score is exactly that, the
 stretches between histogram cuts, the longest first, beside the one that never looks.
 
-    python benchmarks/real_footage.py OUT --data FOLDER [--only gmdcsa24 fight] [--set optim.steps=200]
+Then every localizer is trained on CLAP's features by its world recipe, and asked as it is asked: classes; the classes'
+names as sentences (2D-TAN: which of a video's stretches is "fight"?); or more of what training clips show (QAT). Its own
+floor that never looks stands beside each.
 
-Prints a table for each set and writes OUT/<set>/report.html. Asserts nothing. About 8 minutes on two cores.
+    python benchmarks/real_footage.py OUT --data FOLDER [--only gmdcsa24 fight] [--set optim.steps=200]
+                                      [--encoders tac clap] [--localizers gtad bmn …]
+
+Prints tables for each set and writes OUT/<set>/report.html. Asserts nothing. About 8 minutes on two cores for the
+encoders, and as much for the localizers.
 """
 
 from __future__ import annotations
@@ -23,10 +29,12 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from world_localizers import by_classes, by_sentences, few_shot, floor_name
 
 from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
@@ -35,6 +43,7 @@ from cuemark.extraction import ExtractConfig, extract
 from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.localization import load, localize, localize_features
+from cuemark.localizers import LOCALIZERS
 from cuemark.metrics.detection import detection
 from cuemark.recipe import load_recipe
 from cuemark.report import Run, write_report
@@ -52,14 +61,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder that holds videos/")
     parser.add_argument("--only", nargs="+", default=["gmdcsa24", "fight"], choices=["gmdcsa24", "fight"])
     parser.add_argument("--set", action="append", default=[], help="change of every pre-training recipe")
+    parser.add_argument("--encoders", nargs="+", default=list(SYSTEMS), choices=SYSTEMS, help="tac is among them")
+    parser.add_argument("--localizers", nargs="*", default=sorted(LOCALIZERS), choices=sorted(LOCALIZERS))
     arguments = parser.parse_args()
     for name in arguments.only:
         out = arguments.out / name
         truth, videos, captions = (gmdcsa24 if name == "gmdcsa24" else fights)(arguments.data / "videos", out)
-        run(name, out, truth, videos, captions, arguments.set)
+        run(name, out, truth, videos, captions, arguments.set, arguments.encoders)
+        if "clap" in arguments.encoders and arguments.localizers:
+            every_localizer(name, out, truth, arguments.localizers)
 
 
-def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: Path | None, changes: list[str]) -> None:
+def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: Path | None, changes: list[str],
+        systems: Sequence[str]) -> None:
     """Pre-train three ways, extract, localize, score: the commands of the README, as functions."""
     write_truth(out / "truth.json", truth)
     folder = out / "files"
@@ -70,7 +84,7 @@ def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: P
     testing = subset(truth, "testing")
     found: dict[str, Predictions] = {}
     folders: dict[str, FeatureFolder] = {}
-    for system in SYSTEMS:
+    for system in (s for s in SYSTEMS if s in systems):
         paths: dict[str, Path | str] = {"data.truth": out / "truth.json", "data.videos": folder}
         extra = ['data.train=["training"]', "data.validate=[]", 'encoder.sampling.short="centre"', *changes]
         if system != "tac":
@@ -114,6 +128,39 @@ def run(name: str, out: Path, truth: Truth, videos: dict[str, Path], captions: P
     write_report(out / "report.html", testing, runs, title=f"Real footage: {name}", videos=videos,
                  summary="A smoke test on few real videos; the score means little.")
     print(f"{out / 'report.html'}\n")
+
+
+# ---------------------------------------------------------------------------------------------- every localizer
+
+
+def every_localizer(name: str, out: Path, truth: Truth, localizers: Sequence[str]) -> None:
+    """Each on CLAP's features, trained and asked in its own way, beside the floor of what it is asked."""
+    features, encoder = FeatureFolder.open(out / "clap/features"), VideoEncoder.load(out / "clap" / ENCODER_FILE)
+    said = {vid: replace(v, annotations=tuple(replace(s, sentence=s.label) for s in v.annotations))
+            for vid, v in truth.items()}
+    write_truth(out / "said.json", said)
+    seen = {vid: features[vid] for vid in truth if vid in features}
+    training, testing = subset(truth, "training"), subset(truth, "testing")
+    print(f"{name}: localizers on CLAP's features, percent")
+    for localizer in localizers:
+        asked, folder = LOCALIZERS[localizer].asked, out / "localizers" / localizer
+        paths: dict[str, Path] = {"data.truth": out / ("said.json" if asked == "sentence" else "truth.json"),
+                                  "data.features": out / "clap/features"}
+        if LOCALIZERS[localizer].judges:
+            paths["data.proposals"] = out / "clap/gtad" / LOCALIZER_FILE
+        if not (folder / LOCALIZER_FILE).exists():
+            train(load_recipe(f"world_{localizer}", [*(f"{k}={json.dumps(str(v))}" for k, v in paths.items()),
+                                                     "data.validate=[]"]), folder, encoder)
+        model = load(folder / LOCALIZER_FILE)
+        if asked == "classes":
+            scores, _ = by_classes(model, seen, training, testing, {}, 0, 0)
+        elif asked == "sentence":
+            scores, _ = by_sentences(model, seen, subset(said, "training"), subset(said, "testing"), {}, 0, 0)
+        else:
+            scores, _, _ = few_shot(model, seen, training, training, testing, 20, 0)
+        print(f"{localizer:14}" + ", ".join(
+            f"{key} {value:.2f}" + (f" (floor {scores[floor_name(key)]:.2f})" if floor_name(key) in scores else "")
+            for key, value in scores.items() if "floor" not in key), flush=True)
 
 
 # ---------------------------------------------------------------------------------------------- the two sets

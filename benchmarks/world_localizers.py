@@ -190,6 +190,8 @@ def by_sentences(model: TrainedLocalizer, seen: dict[str, Features], training: T
     spent, length = 0.0, 0.0
     common = floors.covering(floors.relative(training, lambda s: s.sentence is not None)[0], 5)
     for part, truth in (("", scored), (", novel", novel)):
+        if not truth:
+            continue
         asked = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
         began = time.perf_counter()
         found = model.predict({vid: seen[vid] for vid in truth}, asked)
@@ -209,27 +211,34 @@ def by_examples(model: TrainedLocalizer, seen: dict[str, Features], training: Tr
                 draws: int, seed: int) -> tuple[dict[str, float], float]:
     scores: dict[str, float] = {}
     spent, length = 0.0, 0.0
-    common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
-    most: int = getattr(model.network, "config").shots  # noqa: B009 (of those that are shown examples)
     for part, support, truth in (("novel", novel, novel), ("trained", training, scored)):
-        labels = labels_of(truth)
-        having = [sum(any(s.label == label for s in v.annotations) for v in support.values()) for label in labels]
-        shots = max(1, min(most, min(having) - (support is truth)))  # one is left to be searched
-        drawn = draw(support, truth, labels, 1, shots, draws, seed)
-        found, blind = [], []
-        for episode in drawn:
-            asked, began = shown(episode.support, seen), time.perf_counter()
-            found.append(model.predict({vid: seen[vid] for vid in episode.queries},
-                                       dict.fromkeys(episode.queries, asked)))
-            spent += time.perf_counter() - began
-            length += hours({vid: truth[vid] for vid in episode.queries})
-            blind.append({vid: floors.boxes(common, truth[vid].duration, episode.classes) for vid in episode.queries})
-        both = [episodes(truth, drawn, answers) for answers in (found, blind)]
-        mine, floor = ({"average mAP": 100 * score.average, "±": 100 * score.interval,
-                        "mAP@0.5": 100 * float(score.map[0])} for score in both)
-        scores |= {f"{name}, {part}": value for name, value in (mine | floor_of(floor)).items()}
-        scores[f"shots, {part}"] = shots
+        found, took, asked = few_shot(model, seen, training, support, truth, draws, seed)
+        scores |= {f"{name}, {part}": value for name, value in found.items()}
+        spent, length = spent + took, length + asked
     return scores, spent / length
+
+
+def few_shot(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, support: Truth, truth: Truth,
+             draws: int, seed: int) -> tuple[dict[str, float], float, float]:
+    """Scores of one-way episodes with their floors, seconds spent, and hours of video that were searched."""
+    common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
+    labels = [label for label in labels_of(truth) if label in labels_of(support)]
+    most: int = model.network.config.shots
+    having = [sum(any(s.label == label for s in v.annotations) for v in support.values()) for label in labels]
+    shots = max(1, min(most, min(having) - (support is truth)))  # one is left to be searched
+    drawn = draw(support, truth, labels, 1, shots, draws, seed)
+    found, blind = [], []
+    spent, length = 0.0, 0.0
+    for episode in drawn:
+        asked, began = shown(episode.support, seen), time.perf_counter()
+        found.append(model.predict({vid: seen[vid] for vid in episode.queries}, dict.fromkeys(episode.queries, asked)))
+        spent += time.perf_counter() - began
+        length += hours({vid: truth[vid] for vid in episode.queries})
+        blind.append({vid: floors.boxes(common, truth[vid].duration, episode.classes) for vid in episode.queries})
+    both = [episodes(truth, drawn, answers) for answers in (found, blind)]
+    mine, floor = ({"average mAP": 100 * score.average, "±": 100 * score.interval, "mAP@0.5": 100 * float(score.map[0])}
+                   for score in both)
+    return mine | floor_of(floor) | {"shots": shots}, spent, length
 
 
 def floor_of(scores: dict[str, float]) -> dict[str, float]:
