@@ -12,8 +12,8 @@ cut stands at every joint, so a detector of cuts knows every boundary: the floor
 stretches between histogram cuts, the longest first, beside the one that never looks.
 
 Then every localizer is trained on CLAP's features by its world recipe, and asked as it is asked: classes; the classes'
-names as sentences (2D-TAN: which of a video's stretches is "fight"?); or more of what training clips show (QAT). Its own
-floor that never looks stands beside each.
+names as sentences (2D-TAN: which of a video's stretches is "fight"?); or more of what training clips show (QAT). A floor
+that never looks stands beside each.
 
     python benchmarks/real_footage.py OUT --data FOLDER [--only gmdcsa24 fight] [--set optim.steps=200]
                                       [--encoders tac clap] [--localizers gtad bmn …]
