@@ -11,9 +11,9 @@ order, re-encoded to one size; joined clips are split by clip before joining, so
 cut stands at every joint, so a detector of cuts knows every boundary: the floor beside the score is exactly that, the
 stretches between histogram cuts, the longest first, beside the one that never looks.
 
-Then every localizer is trained on CLAP's features by its world recipe, and asked as it is asked: classes; the classes'
-names as sentences (2D-TAN: which of a video's stretches is "fight"?); or more of what training clips show (QAT). A floor
-that never looks stands beside each.
+Then every localizer is trained on CLAP's features by its world recipe, and asked as it is asked: classes; the names of
+classes as sentences (2D-TAN: which stretch is "fight"?); or more of what training clips show (QAT). A floor that never
+looks stands beside each.
 
     python benchmarks/real_footage.py OUT --data FOLDER [--only gmdcsa24 fight] [--set optim.steps=200]
                                       [--encoders tac clap] [--localizers gtad bmn …]
