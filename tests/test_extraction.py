@@ -30,8 +30,8 @@ from cuemark.checkpoint import software
 from cuemark.encoders.video_encoder import VideoEncoder, encode
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract, features_of
-from cuemark.feature_folder import FeatureFolder, failures, global_features
-from cuemark.folders import LOCK, locked
+from cuemark.feature_folder import FeatureFolder, global_features
+from cuemark.folders import LOCK, failures, locked
 from cuemark.grid import Features, Grid
 
 pytestmark = pytest.mark.timeout(60)  # threads that wait for each other would wait for ever

@@ -37,8 +37,8 @@ from cuemark.feature_files import (
     verify,
     write_global,
 )
-from cuemark.feature_folder import FeatureFolder, failures, global_features
-from cuemark.folders import LOCK, locked
+from cuemark.feature_folder import FeatureFolder, global_features
+from cuemark.folders import LOCK, failures, locked
 from cuemark.grid import Features, Grid
 from cuemark.recipe import load_recipe
 from cuemark.segments import Segment, VideoTruth, read_truth, write_truth

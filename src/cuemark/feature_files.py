@@ -55,9 +55,8 @@ from cuemark.feature_folder import (
     mapped,
     shown,
 )
-from cuemark.folders import LOCK, locked, sweep
+from cuemark.folders import FAILED, LOCK, locked, sweep
 from cuemark.grid import Grid
-from cuemark.preparation import FAILED
 from cuemark.progress import Bar, say
 from cuemark.segments import read_json, read_truth, replacing
 

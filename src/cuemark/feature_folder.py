@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 
 from cuemark.errors import CuemarkError, DataError, ModelError
+from cuemark.folders import failures, write_failures
 from cuemark.grid import Features, Grid
-from cuemark.preparation import failures, write_failures
 from cuemark.progress import say
 from cuemark.segments import plain, read_json, write_json
 from cuemark.video import marks

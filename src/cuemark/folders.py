@@ -1,4 +1,7 @@
-"""Folders that fill up over a long run: one run at a time, nothing half-written left, a full disk said plainly."""
+"""Folders that fill up over a long run: one run at a time, nothing half-written left, a full disk said plainly.
+
+What such a folder has of some videos and not of others is told in it, by video: :data:`FAILED`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cuemark.errors import CuemarkError, DataError
+from cuemark.segments import read_json, write_json
 
 LOCK = ".cuemark.lock"
+FAILED = "failed.json"
+"""Why some videos are not there."""
 PATIENCE = 3.0
 """Seconds to wait for another run's lock: after a kill, its processes need a moment to notice."""
 
@@ -55,3 +61,25 @@ def unwritable(path: Path, error: Exception) -> DataError:
     advice = "free some space" if getattr(error, "errno", 0) in (errno.ENOSPC, errno.EDQUOT) else "mend that"
     return DataError(f"'{path}' cannot be written ({reason}); {advice} and run the same again: it goes on with what "
                      "is missing.")
+
+
+def failures(folder: Path) -> dict[str, str]:
+    """Why videos are not in a folder of prepared videos or of features, by id: its :data:`FAILED`.
+
+    Raises:
+        DataError: the file is malformed.
+    """
+    if not (folder / FAILED).exists():
+        return {}
+    told = read_json(folder / FAILED, "failures")
+    if not isinstance(told, dict):
+        raise DataError(f"'{folder / FAILED}' does not say what failed; remove it.")
+    return {str(vid): str(why) for vid, why in told.items()}
+
+
+def write_failures(folder: Path, failed: Mapping[str, str]) -> None:
+    """Write :data:`FAILED`, atomically; no such file where nothing failed."""
+    if failed:
+        write_json(folder / FAILED, dict(sorted(failed.items())))
+    else:
+        (folder / FAILED).unlink(missing_ok=True)

@@ -53,13 +53,12 @@ from cuemark import video
 from cuemark.datasets.format import rounded
 from cuemark.datasets.rows import holdable, write_table
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
-from cuemark.folders import locked, sweep, unwritable
+from cuemark.folders import failures, locked, sweep, unwritable, write_failures
 from cuemark.progress import Bar, say
 from cuemark.segments import read_json, write_json
 from cuemark.video import VideoInfo
 
 MANIFEST = "prepared.json"
-FAILED = "failed.json"
 TABLE = "metadata.csv"
 COLUMNS = ("filename", "video-duration", "fps", "video-frames")
 SECONDS_BETWEEN_MANIFESTS = 5.0
@@ -289,28 +288,6 @@ def _describe(out: Path, settings: dict[str, Any], complete: bool, entries: dict
                                        for e in listed.values()])
     write_failures(out, failed)
     write_json(out / MANIFEST, {"settings": settings, "complete": complete, "videos": listed})
-
-
-def failures(folder: Path) -> dict[str, str]:
-    """Why videos are not in a folder of prepared videos or of features, by id: its :data:`FAILED`.
-
-    Raises:
-        DataError: the file is malformed.
-    """
-    if not (folder / FAILED).exists():
-        return {}
-    told = read_json(folder / FAILED, "failures")
-    if not isinstance(told, dict):
-        raise DataError(f"'{folder / FAILED}' does not say what failed; remove it.")
-    return {str(vid): str(why) for vid, why in told.items()}
-
-
-def write_failures(folder: Path, failed: Mapping[str, str]) -> None:
-    """Write :data:`FAILED`, atomically; no such file where nothing failed."""
-    if failed:
-        write_json(folder / FAILED, dict(sorted(failed.items())))
-    else:
-        (folder / FAILED).unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------- processes

@@ -123,6 +123,7 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
         Print what became of each as JSON.
     """
     from cuemark import fleet, preparation, video
+    from cuemark.folders import FAILED
 
     _one_who_decides(ray, workers)
     files = video.expand(videos, leave_out=out)
@@ -138,7 +139,7 @@ def prepare(videos: list[Path], *, out: Path, fps: float = 30, short_side: int =
         for title, columns, rows in result.tables():
             screen().print(tabulated(columns, rows, title))
         print(f"{out}: {len(result.done)} videos prepared, {len(result.skipped)} were there, "
-              f"{len(result.failed)} failed{f' (see {out / preparation.FAILED})' if result.failed else ''}")
+              f"{len(result.failed)} failed{f' (see {out / FAILED})' if result.failed else ''}")
     return 1 if result.failed else 0
 
 
@@ -444,8 +445,8 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     from cuemark import extraction, fleet, video
     from cuemark.conversion import truth_of
     from cuemark.encoders import weights
+    from cuemark.folders import FAILED
     from cuemark.localization import by_name
-    from cuemark.preparation import FAILED
 
     _one_who_decides(ray, workers)
     config = extraction.ExtractConfig(stride, fps, crops, pooling, bf16, backend, "float16" if half else "float32",
