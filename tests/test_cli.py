@@ -434,7 +434,8 @@ def test_features_out_and_in_again(cuemark, tiny_features, tmp_path):
 # ---------------------------------------------------------------------------------------------- evaluate, report
 
 
-def test_the_committed_example_has_the_recorded_figure(cuemark, tmp_path):
+def test_the_committed_example_has_the_recorded_figure(cuemark, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     recorded = json.loads((DATA / "detection_small.json").read_text())
     words = ["evaluate", "detection", "--truth", TRUTH, "--predictions", PREDICTIONS]
     printed = cuemark(*words, "--json")
