@@ -534,7 +534,7 @@ def test_torchrun_trains_the_encoder_of_one_process(runs, tiny_world, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("pre-training tsp: 4/4 loss ") == 1
     assert str(tmp_path / "both" / ENCODER_FILE) in done.stdout
-    names = ["best.safetensors", ENCODER_FILE, "last.safetensors", "log.jsonl", "step-2.safetensors"]
+    names = [folders.LOCK, "best.safetensors", ENCODER_FILE, "last.safetensors", "log.jsonl", "step-2.safetensors"]
     assert sorted(p.name for p in (tmp_path / "both").iterdir()) == names
     both = VideoEncoder.load(tmp_path / "both" / ENCODER_FILE)
     assert both.made["scores"] == result.best

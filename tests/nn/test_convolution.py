@@ -111,8 +111,10 @@ def test_a_clip_too_small_for_the_kernel_is_refused_as_by_torch():
     ids=str,
 )
 def test_bf16_gradients_are_right(shape, planes, kernel, stride, layout):
-    """Both factors and the result are each rounded to bf16, to within 2**-8 of themselves."""
+    """Both factors and the result are each rounded to bf16, to within 2**-8 of themselves; and partial sums, where the
+    processor has no instruction that adds such products in float32. (Garbage is wrong by 1 and more.)"""
     torch.manual_seed(0)
+    roundings = 3 if torch.cpu._is_avx512_bf16_supported() else 4
     conv = Conv3d(shape[1], planes, kernel, stride, tuple(k // 2 for k in kernel), bias=False)
     x = torch.randn(shape).contiguous(memory_format=FORMATS[layout]).requires_grad_()
     y = F.conv3d(x, conv.weight, None, conv.stride, conv.padding)
@@ -123,7 +125,7 @@ def test_bf16_gradients_are_right(shape, planes, kernel, stride, layout):
         with torch.autocast("cpu", torch.bfloat16):
             y = conv(x)
         for got, want in zip(gradients(y, grad, x, conv.weight), truth):
-            assert error(got, want) < 3 * 2**-8  # NaN and infinity fail too
+            assert error(got, want) < roundings * 2**-8  # NaN and infinity fail too
 
 
 def test_bf16_3d_kernels_run_in_float32():
