@@ -481,10 +481,9 @@ def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, 
     questions = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
     held = {vid: features[vid] for vid in truth}
 
-    def validate(network: nn.Module) -> dict[str, float]:
+    def validate(network: Any) -> dict[str, float]:
         asked = network.asked == "sentence"
-        found = predict(network, held, questions=questions if asked else None,  # type: ignore[arg-type]
-                        words=words, proposals=proposed)
+        found = predict(network, held, questions=questions if asked else None, words=words, proposals=proposed)
         if asked:
             answered = grounding(truth, found, tious=(0.5, 0.7))
             return {"score": answered.miou, "r1_05": float(answered.recall[0, 0])}
