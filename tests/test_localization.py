@@ -185,6 +185,9 @@ def test_each_video_is_asked_the_sentences_of_its_truth(tiny_localizer, tiny_fea
         "testing_0000": {"a star"}, "training_0000": {"a red star"}}
     assert cuemark(*words, "--subset", "testing").status == 0
     assert list(read_predictions(tmp_path / "p.json")) == ["testing_0000"]
+    ended = cuemark("localize", tiny_features.folder, "--model", path, "--query", "a star", "--subset", "testing")
+    assert ended.status == 2
+    assert "--truth" in ended.err
 
 
 def test_more_is_found_of_what_is_shown(tiny_localizer, tiny_features, tiny_world, tmp_path, cuemark):

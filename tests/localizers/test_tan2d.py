@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 
 from cuemark.batch import Batch, Sentences
 from cuemark.errors import CallError, DataError, ModelError
+from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features, Grid
 from cuemark.localizers import RELEASED, build
 from cuemark.localizers.questions import Question, Row, collate, predict
@@ -119,6 +121,19 @@ def test_clips_are_averaged_as_released_but_for_the_last():
         assert (view.grid.start, view.grid.count, view.duration) == (0.0, 256, 7.3)
         last = min(round(255 * len(data) / 256), len(data) - 1)
         np.testing.assert_allclose(view.data[-1], data[last:].mean(axis=0), atol=1e-5)
+
+
+def test_a_released_checkpoint_knows_what_reads_its_sentences(tiny_features, tmp_path):
+    key = next(iter(RECORDED["cases"]))
+    torch.save({"state_dict": weights(RECORDED["cases"][key])}, tmp_path / "released.pth")
+    shutil.copytree(tiny_features.folder, tmp_path / "features")
+    described = json.loads((tmp_path / "features/features.json").read_text()) | {"dim": 5}
+    (tmp_path / "features/features.json").write_text(json.dumps(described))
+    config = {**asdict(SETTINGS[key]), "hidden": 4, "text_dim": 3, "text_width": 6}
+    made = TrainedLocalizer.released(tmp_path / "released.pth", "tan2d", config,
+                                     FeatureFolder.open(tmp_path / "features"), text="glove.txt")
+    made.save(tmp_path / "ours.safetensors")
+    assert TrainedLocalizer.load(tmp_path / "ours.safetensors").text == "glove.txt"
 
 
 def test_released_weights_that_do_not_fit_are_refused():

@@ -87,7 +87,7 @@ def convert_weights(source: str, *, out: Path) -> None:
 ))
 def convert_localizer(source: Path, *, recipe: Path, features: Path, out: Path, classes: Path | None = None,
                       set: SetOption = []) -> None:  # noqa: B006
-    """A checkpoint of BMN's, G-TAD's or ActionFormer's own code as a cuemark localizer checkpoint.
+    """A checkpoint of a paper's own code as a cuemark localizer checkpoint.
 
     Parameters
     ----------
@@ -116,7 +116,8 @@ def convert_localizer(source: Path, *, recipe: Path, features: Path, out: Path, 
         names = read_classes(classes)
     elif Path(made.data.truth).exists():
         names = labels_of(subset(truth_of(made.data.truth), *made.data.train))
-    trained = TrainedLocalizer.released(source, made.system, made.options, FeatureFolder.open(features), names)
+    trained = TrainedLocalizer.released(source, made.system, made.options, FeatureFolder.open(features), names,
+                                        made.encoder.text)
     trained.save(out)
     named = getattr(trained.network.config, "names", None) != "none"
     print(f"{out}: {trained.name}, {f'{len(names)} classes' if named else 'proposals without names'}")

@@ -532,6 +532,8 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
     from cuemark.segments import UNLABELLED, predictions_json, write_predictions
     from cuemark.segments import subset as part
 
+    if subset and truth is None:
+        raise CallError("--subset takes splits of a truth; name it with --truth.")
     trained = load(model, chosen(device))
     if names is not None and labels:
         raise CallError("--names and --labels both name what is found; give one of them.")

@@ -50,9 +50,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch
-from cuemark.errors import CallError, DataError, ModelError, unknown
+from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features, Grid
 from cuemark.localizers.layout import Layout
+from cuemark.nn import spans
 from cuemark.nn.attention import sinusoids
 from cuemark.nn.nms import soft_nms, vote
 from cuemark.nn.points import (
@@ -237,9 +238,7 @@ class ActionFormer(nn.Module):
             DataError: the features have no row, or their video no length.
         """
         grid, size = features.grid, self.config.positions
-        if not (grid.count and features.duration > 0):
-            raise DataError(f"features with {grid.count} rows of a video of {features.duration} s cannot be "
-                            "localized in; extract them again, or leave the video out.")
+        spans.refuse_empty(features)
         if self.config.span == "video":
             return [features.resample(size)]
         if grid.count <= size:

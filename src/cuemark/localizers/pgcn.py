@@ -56,9 +56,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch
-from cuemark.errors import CallError, DataError, ModelError
+from cuemark.errors import CallError, ModelError
 from cuemark.grid import Features
 from cuemark.localizers.layout import Layout
+from cuemark.nn import spans
 from cuemark.nn.graph import CosineGraph, Links, related
 from cuemark.nn.nms import hard_nms
 from cuemark.nn.pooling import span_max
@@ -239,9 +240,7 @@ class PGCN(nn.Module):
         Raises:
             DataError: the features have no row, or their video no length.
         """
-        if not (features.grid.count and features.duration > 0):
-            raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
-                            "localized in; extract them again, or leave the video out.")
+        spans.refuse_empty(features)
         return [features]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

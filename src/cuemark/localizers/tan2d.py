@@ -46,7 +46,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cuemark.batch import Batch, Sentences
-from cuemark.errors import CallError, DataError, ModelError, unknown
+from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features, Grid
 from cuemark.localizers.layout import Layout
 from cuemark.nn import spans
@@ -189,9 +189,7 @@ class TAN2D(nn.Module):
         Raises:
             DataError: the features have no row, or their video no length.
         """
-        if not (features.grid.count and features.duration > 0):
-            raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
-                            "localized in; extract them again, or leave the video out.")
+        spans.refuse_empty(features)
         if self.config.normalize:
             length = np.linalg.norm(features.data.astype(np.float32), axis=1, keepdims=True)
             features = Features(features.data / np.maximum(length, 1e-12), features.grid, features.duration)

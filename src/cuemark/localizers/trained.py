@@ -127,7 +127,7 @@ class TrainedLocalizer:
 
     @classmethod
     def released(cls, path: str | Path, name: str, config: Mapping[str, Any], folder: FeatureFolder,
-                 classes: Sequence[str] = ()) -> TrainedLocalizer:
+                 classes: Sequence[str] = (), text: str | None = None) -> TrainedLocalizer:
         """From a checkpoint of the paper's own code, which holds nothing but weights.
 
         Where the released network names nothing (BMN, G-TAD, ActionFormer on ActivityNet), ``names`` is ``"none"``
@@ -140,6 +140,7 @@ class TrainedLocalizer:
             config: as in :func:`cuemark.localizers.build`: the settings that it was trained with.
             folder: features that it works on.
             classes: what its outputs stand for, in their order.
+            text: what reads sentences, for one that is asked any; see :attr:`text`.
 
         Raises:
             CallError: no such localizer or setting.
@@ -157,7 +158,8 @@ class TrainedLocalizer:
             problem = _misfit(network, weights)
             if problem is None:
                 network.load_state_dict(weights, strict=False)  # but for buffers that a release does not keep
-                return cls(network.eval(), name, described(folder), made={"released": Path(path).name})
+                return cls(network.eval(), name, described(folder), None, {"released": Path(path).name},
+                           text if network.asked == "sentence" else None)
             problems.append(problem)
         raise ModelError(f"the weights in '{path}' are not those of a {name} for features of width {folder.dim} and "
                          f"{len(classes)} classes with these settings ({problems[0]}); give the settings, the features "

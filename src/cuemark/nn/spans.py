@@ -30,6 +30,17 @@ SPANS = ("video", "windows")
 # ------------------------------------------------------------------------------------------------------ what is seen
 
 
+def refuse_empty(features: Features) -> None:
+    """Nothing can be found where there is nothing.
+
+    Raises:
+        DataError: the features have no row, or their video no length.
+    """
+    if not (features.grid.count and features.duration > 0):
+        raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
+                        "localized in; extract them again, or leave the video out.")
+
+
 def views(features: Features, size: int, span: str) -> list[Features]:
     """The whole video resampled to ``size`` positions (``span = "video"``), or windows of ``size`` snippets.
 
@@ -38,9 +49,7 @@ def views(features: Features, size: int, span: str) -> list[Features]:
     Raises:
         DataError: the features have no row, or their video no length.
     """
-    if not (features.grid.count and features.duration > 0):
-        raise DataError(f"features with {features.grid.count} rows of a video of {features.duration} s cannot be "
-                        "localized in; extract them again, or leave the video out.")
+    refuse_empty(features)
     grid = features.grid
     if span == "video":
         return [features.resample(size)]
