@@ -8,6 +8,10 @@ features by its world recipe with that seed; validation videos choose its weight
   and AR at 1, 10 and 100. Floors: the stretches that are commonest in training, of each class; and of any.
 - asked sentences: recall of the first answer at tIoU 0.3, 0.5, 0.7, of the first five at 0.5, and mean tIoU, for the
   sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments.
+- one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
+  classes, whose names it never read. Its floor there knows no text either: the stretches that match most of training,
+  under every novel class alike.
+- one that labels frames: the share of frames labelled right, 10 a second, and their mAP; floor: nothing happens.
 - shown examples: average mAP and mAP at 0.5 over one-way episodes drawn from the novel videos, whose classes occur in
   no other, and, for comparison, of trained classes (examples from training videos). Floor: the stretches that match
   most of training, under the class that is looked for.
@@ -32,6 +36,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +49,19 @@ from cuemark.errors import CuemarkError
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
-from cuemark.localizers.questions import questions_of, shown
+from cuemark.localizers.questions import Question, questions_of, shown
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.detection import detection
 from cuemark.metrics.episodes import draw, episodes
+from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.recipe import load_recipe
 from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, read_truth, subset, write_json
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
 
+NAMES = ("actionformer", "bmn", "gtad", "pgcn", "qat", "tan2d", "unloc", "unloc_retrieve", "unloc_segment")
+"""Of the recipes ``world_<name>``."""
 BUSY = 3
 """Exit status of a process that found another one at its work."""
 QUICK = {"optim.steps": 6, "validate_every": 3}
@@ -64,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--names", nargs="+", choices=sorted(LOCALIZERS), default=sorted(LOCALIZERS))
+    parser.add_argument("--names", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--encoder", default="CLAP", help="row of world_pretraining.py whose features are taken")
     parser.add_argument("--subset", default="testing", help="videos that are scored (tune on validation)")
     parser.add_argument("--draws", type=int, default=50, help="episodes of one that is shown examples")
@@ -119,7 +127,7 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
     costs: dict[str, float] = {}
     changes = {"data.truth": str(arguments.out / f"seed{seed}" / "world/truth.json"),
                "data.features": str(made / "features"), "seed": seed}
-    if LOCALIZERS[name].judges:
+    if LOCALIZERS[load_recipe(f"world_{name}").system].judges:
         changes["data.proposals"] = str(folder / "proposer" / LOCALIZER_FILE)
         costs["proposer, s"] = learnt("gtad", folder / "proposer", encoder, {
             k: v for k, v in changes.items() if k != "data.proposals"} | {"options.names": "none"}, arguments)
@@ -129,13 +137,22 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
     seen = {vid: features[vid] for vid in truth if vid in features}
     scored, novel = subset(truth, arguments.subset), subset(truth, "novel")
     training = subset(truth, "training")
-    scores, took = {"classes": by_classes, "sentence": by_sentences, "examples": by_examples}[model.network.asked](
+    scores, took = SCORES[kind_of(name)](
         model, seen, training, scored, novel, arguments.draws, seed)
     costs["an hour, s"] = took
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 ** 2 if sys.platform == "darwin" else 1024)
     scores |= costs | {"memory, MB": peak}
     write_json(folder / "scores.json", {k: None if v != v else v for k, v in scores.items()})
     print(f"{name}, seed {seed}: " + ", ".join(f"{k} {v:.4g}" for k, v in scores.items()), flush=True)
+
+
+def kind_of(name: str) -> str:
+    """What it is asked: classes, names of classes, sentences, examples, or a label for each frame."""
+    recipe = load_recipe(f"world_{name}")
+    asked = LOCALIZERS[recipe.system].asked
+    if asked != "text":
+        return asked
+    return {"localize": "names", "retrieve": "sentence", "segment": "frames"}[recipe.options["task"]]
 
 
 def learnt(name: str, folder: Path, encoder: VideoEncoder, changes: dict[str, Any], arguments: argparse.Namespace
@@ -164,6 +181,40 @@ def by_classes(model: TrainedLocalizer, seen: dict[str, Features], training: Tru
     took = (time.perf_counter() - began) / hours(scored)
     return of_classes(scored, found) | floor_of(of_classes(
         scored, floors.blind(training, scored), floors.proposals(training, scored))), took
+
+
+def by_names(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
+             draws: int, seed: int) -> tuple[dict[str, float], float]:
+    began = time.perf_counter()
+    found = model.predict({vid: seen[vid] for vid in scored}, named(model.classes, scored))
+    took = (time.perf_counter() - began) / hours(scored)
+    scores = of_classes(scored, found) | floor_of(of_classes(
+        scored, floors.blind(training, scored), floors.proposals(training, scored)))
+    if novel:
+        labels = labels_of(novel)
+        common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
+        mine = detection(novel, model.predict({vid: seen[vid] for vid in novel}, named(labels, novel)))
+        floor = detection(novel, {vid: floors.boxes(common, video.duration, labels) for vid, video in novel.items()})
+        for key, score in (("{}", mine), ("{}, floor", floor)):
+            scores[f"{key.format('average mAP')}, novel"] = 100 * score.average
+            scores[f"{key.format('mAP@0.5')}, novel"] = 100 * float(score.map[0])
+    return scores, took
+
+
+def named(labels: Sequence[str], truth: Truth) -> dict[str, list[Question]]:
+    return {vid: [Question(label=label) for label in labels] for vid in truth}
+
+
+def by_frames(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
+              draws: int, seed: int) -> tuple[dict[str, float], float]:
+    began = time.perf_counter()
+    found = model.predict({vid: seen[vid] for vid in scored}, named(model.classes, scored))
+    took = (time.perf_counter() - began) / hours(scored)
+    scores = {}
+    for key, answers in (("{}", found), ("{}, floor", {vid: [] for vid in scored})):
+        figures = frames(scored, answers, 10.0).figures()
+        scores |= {key.format(name): figures[name] for name in ("accuracy", "frame mAP", "edit", "F1@50")}
+    return scores, took
 
 
 def of_classes(truth: Truth, found: Predictions, stretches: Predictions | None = None) -> dict[str, float]:
@@ -245,6 +296,9 @@ def floor_of(scores: dict[str, float]) -> dict[str, float]:
     return {f"{name}, floor": value for name, value in scores.items()}
 
 
+SCORES = {"classes": by_classes, "names": by_names, "frames": by_frames, "sentence": by_sentences,
+          "examples": by_examples}
+
 # ----------------------------------------------------------------------------------------------------------- tables
 
 
@@ -255,7 +309,7 @@ def show(arguments: argparse.Namespace) -> None:
         paths = [place(arguments, name, seed) / "scores.json" for seed in arguments.seeds]
         runs = [read_json(path, "scores") for path in paths if path.exists()]
         if runs:
-            kinds.setdefault(LOCALIZERS[name].asked, {})[name] = runs
+            kinds.setdefault(kind_of(name), {})[name] = runs
     write_json(arguments.out / f"localizers of {arguments.encoder}.json", {"seeds": arguments.seeds, "rows": kinds})
     for asked, rows in kinds.items():
         first = next(iter(rows.values()))

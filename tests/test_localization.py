@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_GTAD, make_encoder
+from tiny_clip import save_clip
 
 from cuemark import localization
+from cuemark.encoders import weights
 from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract
-from cuemark.localization import Shown, by_name, load, localize, localize_all, localize_features, names_by
+from cuemark.localization import Shown, asked_of, by_name, load, localize, localize_all, localize_features, names_by
 from cuemark.localizers import build
 from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.loop import Optim
+from cuemark.recipe import Data, Encoder, Recipe, Towers
 from cuemark.segments import Segment, VideoTruth, read_predictions, write_truth
+from cuemark.training import LOCALIZER_FILE, train
 
 
 def alike(a: list[Segment], b: list[Segment]) -> bool:
@@ -246,3 +251,41 @@ def test_proposals_without_a_name_are_named(tiny_localizer, tiny_features, tiny_
         localize_features(tiny_features, model, [vid], names=names_by(["jump"], model))
     with pytest.raises(ModelError, match="without an encoder"):
         names_by("encoder", replace(model, encoder=None))
+
+
+# ---------------------------------------------------------------------------------------------- any class, any sentence
+
+SMALL_UNLOC = {"frames": 16, "width": 20, "heads": 2, "layers": 1, "head_layers": 1, "threshold": 0.0,
+               "ranges": [[0.0, 8.0], [8.0, 10000.0]]}
+
+
+@pytest.mark.parametrize(("pooling", "freeze_text"), [("cls", True), ("frame", False)])
+def test_an_image_tower_is_tuned_from_videos_and_looks_at_new_ones(tmp_path, tiny_world, pooling, freeze_text):
+    save_clip(tmp_path / "clip")
+    write_truth(tmp_path / "truth.json", tiny_world.truth)
+    options = SMALL_UNLOC | {"freeze_text": freeze_text}
+    videos = tiny_world.videos["training_0000"].parent
+    data = Data(str(tmp_path / "truth.json"), videos=str(videos), validate=())
+    recipe = Recipe("unloc", data, Encoder(start=str(tmp_path / "clip"), text=str(tmp_path / "clip")), options,
+                    Towers(pooling, 4.0, None, "full"), Optim(batch=2, steps=3, lr_heads=1e-2, lr=1e-2))
+    trained, _ = train(recipe, tmp_path / "run")
+    model = load(tmp_path / "run" / LOCALIZER_FILE)
+    assert (model.clip is None) == (pooling == "cls")  # it stays inside, or has become the encoder
+    assert (model.encoder is None) == (pooling == "frame")
+    video = next(path for vid, path in tiny_world.videos.items() if tiny_world.truth[vid].subset == "testing")
+    found = localize(video, model, classes=["a thing never named", "jump"])
+    assert {s.label for s in found} == {"a thing never named", "jump"}
+    assert alike(found, localize(video, trained, classes=["a thing never named", "jump"]))
+    said = localize(video, model, queries=["run of jump"])
+    assert {s.query for s in said} == {"run of jump"}
+    assert {s.label for s in localize(video, model)} <= set(model.classes)
+    before = weights.load(str(tmp_path / "clip")).network.state_dict()
+    tower = model.encoder.network if model.encoder is not None else model.network.image.tower
+    assert any(not torch.equal(value, before[name]) for name, value in tower.state_dict().items() if name in before)
+
+
+def test_other_localizers_are_not_asked_for_classes(model, tmp_path):
+    with pytest.raises(CallError, match="train an unloc"):
+        asked_of(model, classes=["jump"])
+    with pytest.raises(CallError, match="shortlist"):
+        load(tmp_path / "localizer.safetensors", shortlist=3)

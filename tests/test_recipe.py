@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import cuemark
+from cuemark import localizers
 from cuemark.clips import ClipConfig, Sampling
 from cuemark.encoders import ENCODERS
 from cuemark.encoders.resnet3d import Config as Network
@@ -177,9 +178,10 @@ def test_there_are_recipes():
 def test_a_shipped_recipe_loads_and_makes_its_system(path: Path):
     recipe = load_recipe(path)
     start = recipe.encoder.start
-    if start is not None and not start.startswith("runs/"):
+    images = (start in WEIGHTS and WEIGHTS[start].hub is not None) or str(start).startswith("clip-gap:openai/")
+    if start is not None and not start.startswith("runs/") and not images:
         assert WEIGHTS[start].encoder is not None
-    network = ENCODERS[WEIGHTS[start].encoder] if start in WEIGHTS else recipe.encoder.network
+    network = ENCODERS[WEIGHTS[start].encoder] if start in WEIGHTS and not images else recipe.encoder.network
     with torch.device("meta"):
         if recipe.system in OBJECTIVES:
             objective, module = OBJECTIVES[recipe.system]
@@ -187,9 +189,14 @@ def test_a_shipped_recipe_loads_and_makes_its_system(path: Path):
             model = objective(build(module.Config, recipe.options, "recipe", "options"), ResNet3D(network), ["a", "b"])
             assert (getattr(model, "global_pooling", None) is None) or recipe.data.features is not None
         else:
-            assert recipe.data.features is not None
-            config = build(LOCALIZERS[recipe.system].config_type, recipe.options, "recipe", "options")
+            assert (recipe.data.features is None) == images
+            assert (recipe.data.videos is not None) == images
+            config = localizers.build(recipe.system, recipe.options, 8, ["a", "b"]).config
             assert getattr(config, "span", "video") in ("video", "windows")
+            if images:
+                assert recipe.encoder.text in WEIGHTS
+                assert recipe.towers.pooling == ("frame" if "_b" in path.stem else "gap")
+                assert config.width == (512 if "_b" in path.stem else 768)
     assert all(0 <= recipe.optim.factor(step, 100) <= 1 for step in range(100))
     assert not any(re.match(r"/|~|[A-Za-z]:\\", value) for value in recipe.to_json()["data"].values()
                    if isinstance(value, str)), "paths are relative"
@@ -222,7 +229,7 @@ def test_the_name_says_what_a_recipe_is():
         recipe = load_recipe(name)
         assert recipe.system == system
         assert dataset in ("world", "kinetics", "activitynet", "activitynet160", "thumos14", "charades", "tacos",
-                           "anetcaptions")
+                           "anetcaptions", "qvhighlights", "coin")
         if dataset == "world" or system in LOCALIZERS:
             continue
         encoder = "_".join(rest[-2:])

@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_clip import save_clip
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from cuemark import text
-from cuemark.errors import ModelError
+from cuemark.errors import CallError, ModelError
 from cuemark.segments import Segment
 from cuemark.text import (
+    ACTION_PROMPTS,
+    CLIP,
     MINILM_SHA256,
     PROMPTS,
     GloVe,
@@ -23,6 +26,7 @@ from cuemark.text import (
     closest_caption,
     minilm,
     prompt,
+    prompted,
     words_of,
 )
 
@@ -311,12 +315,13 @@ def test_pooling_that_is_not_ours_is_refused(tiny, change):
 
 
 def test_a_model_that_is_no_sentence_encoder_is_refused(tmp_path, tiny):
-    from transformers import T5Config, T5Model
+    from transformers import BartConfig, BartModel
 
-    T5Model(T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).save_pretrained(tmp_path)
+    BartModel(BartConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+                         decoder_attention_heads=2, encoder_ffn_dim=8, decoder_ffn_dim=8)).save_pretrained(tmp_path)
     shutil.copy(tiny / "vocab.txt", tmp_path)
     shutil.copy(tiny / "tokenizer_config.json", tmp_path)
-    with pytest.raises(ModelError, match="holds a t5 model"):
+    with pytest.raises(ModelError, match="holds a bart model"):
         TextEncoder.load(tmp_path)
 
 
@@ -517,3 +522,124 @@ def test_what_reads_words_goes_by_its_name(glove, tiny):
     assert isinstance(words_of(str(glove)), GloVe)
     assert words_of(str(glove)) is words_of(str(glove))
     assert isinstance(words_of(str(tiny)), TextEncoder)
+
+
+# ---------------------------------------------------------------------------------------------- CLIP and T5
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory):
+    """A folder with a small CLIP, and its model."""
+    folder = tmp_path_factory.mktemp("clip")
+    return folder, save_clip(folder)
+
+
+@torch.no_grad()
+def test_clips_vectors_are_projected_and_not_scaled(clip):
+    folder, model = clip
+    encoder = TextEncoder.load(folder)
+    assert (encoder.dim, encoder.pooling, encoder.normalize, encoder.max_tokens) == (20, "eos", False, 24)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    sentences = ["a person jumps", "Run, OF  jump."]
+    for sentence, vector, words in zip(sentences, encoder.encode(sentences), encoder.words(sentences), strict=True):
+        ids = torch.tensor([tokenizer(sentence)["input_ids"]])
+        torch.testing.assert_close(vector, model.get_text_features(ids).pooler_output[0], atol=1e-5, rtol=0)
+        states = model.text_projection(model.text_model(ids).last_hidden_state)[0]  # all tokens, start and end too
+        torch.testing.assert_close(words, states, atol=1e-5, rtol=0)
+        torch.testing.assert_close(words[-1], vector, atol=1e-5, rtol=0)
+        assert abs(float(vector.norm()) - 1) > 0.01
+    assert torch.equal(encoder.encode(["RUN of"]), encoder.encode(["run of"]))  # CLIP reads in lower case
+
+
+def test_ids_are_those_of_its_tokenizer(clip):
+    encoder = TextEncoder.load(clip[0])
+    (ids,) = encoder.tokens(["run of"])
+    assert ids.tolist() == [62, 57, 58, 63]
+    assert ids.dtype == torch.int64
+    assert [len(ids) for ids in encoder.tokens(["run", "run " * 50])] == [3, 24]
+
+
+def test_a_cut_sentence_still_ends(clip):
+    encoder = TextEncoder.load(clip[0], max_tokens=5)
+    assert encoder.tokens(["run " * 9])[0].tolist() == [62, 57, 57, 57, 63]
+    assert torch.equal(encoder.encode(["run run run run"]), encoder.encode(["run run run"]))
+    assert words_of(str(clip[0]), 5).max_tokens == 5
+    assert words_of(str(clip[0])).max_tokens == 24
+    for wrong in (2, 25):
+        with pytest.raises(CallError, match="max_tokens must be a number from 3 to 24"):
+            TextEncoder.load(clip[0], max_tokens=wrong)
+
+
+@torch.no_grad()
+def test_a_clip_from_before_its_end_was_told_reads_the_same(tmp_path, clip):
+    save_clip(tmp_path, old_eos=True)  # "eos_token_id": 2, in OpenAI's own files
+    sentences = ["a person jumps"]
+    assert torch.equal(TextEncoder.load(tmp_path).encode(sentences), TextEncoder.load(clip[0]).encode(sentences))
+
+
+def test_clip_by_name_comes_from_the_hub(clip, monkeypatch, tmp_path):
+    from cuemark.encoders.weights import WEIGHTS
+
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(clip[0]))
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip-vit-l14", "clip-l14"):
+        assert TextEncoder.load(name).name == name
+    assert asked == ["openai/clip-vit-large-patch14"] * 2
+    assert {name: entry.hub for name, entry in WEIGHTS.items() if entry.hub} == CLIP
+
+
+def test_a_clips_weights_that_are_no_safetensors(clip, tmp_path):
+    for file in clip[0].iterdir():
+        if file.suffix == ".json":
+            shutil.copy(file, tmp_path)
+    torch.save(clip[1].state_dict(), tmp_path / "pytorch_model.bin")
+    assert torch.equal(TextEncoder.load(tmp_path).encode(["run"]), TextEncoder.load(clip[0]).encode(["run"]))
+
+
+def test_quick_gelu_is_checked(tmp_path, monkeypatch, capsys):
+    save_clip(tmp_path, activation="gelu")
+    TextEncoder.load(tmp_path)
+    assert "computes with gelu, as its config.json says" in capsys.readouterr().err
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: str(tmp_path))
+    with pytest.raises(ModelError, match="'clip-b32' computes with quick_gelu, but"):
+        TextEncoder.load("clip-b32")
+
+
+@torch.no_grad()
+def test_of_t5_the_encoder_reads(tmp_path, tiny):
+    from transformers import T5Config, T5Model
+
+    model = T5Model(T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)).eval()
+    model.save_pretrained(tmp_path)
+    shutil.copy(tiny / "vocab.txt", tmp_path)
+    shutil.copy(tiny / "tokenizer_config.json", tmp_path)
+    encoder = TextEncoder.load(tmp_path)
+    assert (encoder.dim, encoder.pooling, encoder.normalize) == (8, "mean", False)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(tmp_path)("a person jumps")["input_ids"]])
+    states = model.encoder(ids).last_hidden_state[0]
+    torch.testing.assert_close(encoder.words(["a person jumps"])[0], states, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.encode(["a person jumps"])[0], states.mean(0), atol=1e-5, rtol=0)
+
+
+def test_there_are_28_prompts_for_actions():
+    assert len(set(ACTION_PROMPTS)) == 28
+    assert ACTION_PROMPTS[0] == "a photo of {}."
+    assert ACTION_PROMPTS[14] == "a example of {}."  # what UnLoc's release validates with
+    assert [words.format("x") for words in ACTION_PROMPTS[7:14]] == [
+        "a video of x.", "a video of a person x.", "a video of a person using x.", "a video of a person doing x.",
+        "a video of a person during x.", "a video of a person performing x.", "a video of a person practicing x."]
+    assert [words.split()[1] for words in ACTION_PROMPTS[::7]] == ["photo", "video", "example", "demonstration"]
+
+
+def test_many_prompts_make_one_vector_in_clips_way(clip):
+    encoder = TextEncoder.load(clip[0])
+    found = prompted(["run", "jump"], encoder.encode, ("a {}.", "of {}", "{}"))
+    for label, vector in zip(["run", "jump"], found, strict=True):
+        total = torch.zeros(20)
+        for sentence in (f"a {label}.", f"of {label}", label):
+            one = encoder.encode([sentence])[0]
+            total += one / one.norm() / 3
+        torch.testing.assert_close(vector, total / total.norm(), atol=1e-5, rtol=0)
+    with pytest.raises(CallError, match="at least one prompt"):
+        prompted(["run"], encoder.encode, ())

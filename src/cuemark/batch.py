@@ -19,6 +19,8 @@ from cuemark import ranks
 from cuemark.grid import Features, Grid
 from cuemark.segments import Segment, times
 
+Asked = Literal["classes", "sentence", "examples", "text"]
+
 
 class _Moves:
     def to(self, device: torch.device | str) -> Self:
@@ -127,6 +129,13 @@ class Batch(_Moves):
     """The questions, to a localizer that is asked sentences."""
     examples: Examples | None = None
     """The questions, to a localizer that is shown examples."""
+    frames: Tensor | None = None
+    """``(B, T, 3, H, W)`` uint8, to a localizer with an image tower inside; black where ``mask`` is False. ``features``
+    then say which frames these are (:mod:`cuemark.localizers.frames`)."""
+    tokens: Tensor | None = None
+    """``(Q, W)`` int64 ids of words, to a localizer with a text tower inside; 0 where ``sentences.mask`` is False."""
+    weight: Tensor | None = None
+    """``(Q,)`` float32, in training on some of many classes: how many classes each question stands for."""
     proposals: list[tuple[Segment, ...]] | None = None
     """Scored proposals of each row's video in seconds, best first, to a localizer that judges those of another."""
 
@@ -170,8 +179,9 @@ class Trainable(Protocol):
 class Localizer(Trainable, Protocol):
     """All that ``localization.py`` knows of a model."""
 
-    asked: ClassVar[Literal["classes", "sentence", "examples"]]
-    """What it answers: where are your classes, where is this sentence, or where is more of this?"""
+    asked: ClassVar[Asked]
+    """What it answers: where are your classes, where is this sentence, where is more of this? Or ``"text"``: where is
+    this class or sentence, whichever words they are."""
     judges: ClassVar[bool]
     """Whether it judges the proposals of another localizer (``batch.proposals``)."""
     classes: tuple[str, ...]

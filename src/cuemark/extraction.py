@@ -41,6 +41,7 @@ from cuemark.checkpoint import software
 from cuemark.clips import ClipConfig, clip_count, cut
 from cuemark.encoders import backends
 from cuemark.encoders.backends import Backend, Run
+from cuemark.encoders.clip import ImageTower
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, VideoError, unknown, within
 from cuemark.feature_folder import Book, state
@@ -54,8 +55,8 @@ T = TypeVar("T")
 class ExtractConfig:
     """How videos become features; all of it is written into the folder."""
 
-    stride: int = 16
-    """Frames between the starts of clips; 16 is one clip length."""
+    stride: int | None = None
+    """Frames between the starts of clips; None: one clip length (:meth:`step`)."""
     fps: float | None = None
     """Frames a second that clips are made of; None: what the encoder was trained with."""
     crops: Literal[1, 3] = 1
@@ -72,7 +73,8 @@ class ExtractConfig:
     """Clips encoded at a time by each thread; None: :meth:`rows`. No feature depends on it by more than rounding."""
 
     def __post_init__(self) -> None:
-        within("stride", self.stride, 1)
+        if self.stride is not None:
+            within("stride", self.stride, 1)
         if self.batch is not None:
             within("batch", self.batch, 1)
         if self.fps is not None:
@@ -87,6 +89,10 @@ class ExtractConfig:
         """How clips are looked at."""
         return encoder.clip if self.fps is None else replace(encoder.clip, fps=float(self.fps))
 
+    def step(self, encoder: VideoEncoder) -> int:
+        """Frames between the starts of clips."""
+        return encoder.clip.frames if self.stride is None else self.stride
+
     def rows(self, encoder: VideoEncoder, device: torch.device) -> int:
         """Clips of a batch. A thread on one core is fastest with about 400,000 pixels at a time, 2 clips of 112 x 112
         or 24 of 32 x 32 (``docs/notes.md``); a GPU wants more."""
@@ -100,7 +106,7 @@ class ExtractConfig:
         """What tells these features from others, as :data:`MANIFEST` says it."""
         return {
             "software": software(), "encoder": encoder.name, "weights": encoder.weights, "dim": encoder.dim,
-            "clip": {**asdict(self.clip(encoder)), "stride": self.stride}, "crops": self.crops,
+            "clip": {**asdict(self.clip(encoder)), "stride": self.step(encoder)}, "crops": self.crops,
             "pooling": self.pooling, "dtype": self.dtype, "scaling": video.SCALING,
             "precision": "bf16" if self.bf16 else "fp32", "backend": self.backend,
         }
@@ -202,9 +208,9 @@ class _Video:
         self.info = video.probe(path)
         self.duration = self.info.duration
         clip = config.clip(encoder)
-        frames, self.count = clip_count(self.duration, clip, config.stride)
+        frames, self.count = clip_count(self.duration, clip, config.step(encoder))
         self.padded = frames < clip.frames
-        self.grid = Grid.of_clips(self.count, config.stride, clip.frames, clip.fps)
+        self.grid = Grid.of_clips(self.count, config.step(encoder), clip.frames, clip.fps)
         self.missing = self.count
         self.broken = False
         self.lock = threading.Lock()
@@ -272,9 +278,13 @@ def runner(encoder: VideoEncoder, config: ExtractConfig, device: torch.device | 
     """The network made ready for batches of ``config``; a program that has many pipelines makes it once.
 
     Raises:
-        CallError: see :func:`cuemark.encoders.backends.ready`; or a backend that does not compute on ``device``.
+        CallError: see :func:`cuemark.encoders.backends.ready`; a backend that does not compute on ``device``; or an
+            image tower whose features depend on a frame's place in a row of them.
     """
     device, clip = torch.device(device), config.clip(encoder)
+    if isinstance(encoder.network, ImageTower) and encoder.network.config.pooling == "frame":
+        raise CallError("this image tower has a token for each frame of a row of them, so that a video has no features "
+                        "of its own; localize with the model that it was trained in.")
     if device.type != "cpu" and config.backend not in ("eager", "compile"):
         raise CallError(f"backend {config.backend} computes on the CPU; use --device cpu, or the eager backend.")
     network = encoder.network if device.type == "cpu" else deepcopy(encoder.network).to(device)
@@ -358,7 +368,8 @@ class _Pipeline:
             found: _Video | None = None
             try:
                 found = self.begun[name] = _Video(path, target, self.encoder, self.config)
-                clips = clips_of(found.info, self.config.clip(self.encoder), self.config.stride, self.config.crops)
+                clips = clips_of(found.info, self.config.clip(self.encoder), self.config.step(self.encoder),
+                                 self.config.crops)
                 for number, clip in enumerate(clips):
                     self._add((name, found, number, clip))
             except CuemarkError as error:

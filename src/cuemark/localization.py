@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,8 +18,9 @@ from cuemark.extraction import features_of
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers.classify import encoder_scores, name_predictions, text_scores
-from cuemark.localizers.questions import Example, Question, questions_of, shown
-from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.localizers.frames import Footage
+from cuemark.localizers.questions import Example, Question, questions_of, retrieves, shown
+from cuemark.localizers.trained import Ensemble, TrainedLocalizer
 from cuemark.metrics.episodes import Episode
 from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment, Truth
@@ -48,13 +49,26 @@ class Shown:
         return cls(Path(found["file"]), float(found["start"]), float(found["end"]))
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> TrainedLocalizer:
+def load(path: str | Path, device: torch.device | str = "cpu", ensemble: Ensemble = "first",
+         shortlist: int | None = None) -> TrainedLocalizer:
     """Read a localizer checkpoint.
+
+    Args:
+        ensemble: see :attr:`TrainedLocalizer.ensemble`.
+        shortlist: of the classes that one with an open vocabulary is asked for by their names, it is asked only for the
+            so many that a video looks most like (:attr:`cuemark.localizers.unloc.Config.top`).
 
     Raises:
         ModelError: no such file, or not a localizer's.
     """
-    return TrainedLocalizer.load(path).to(device)
+    model = TrainedLocalizer.load(path).to(device)
+    model.ensemble = ensemble
+    if shortlist is not None:
+        if model.network.asked != "text":
+            raise CallError(f"this {model.name} is not asked for classes by their names, so there is nothing to make a "
+                            "shortlist of.")
+        model.network.config = replace(model.network.config, top=shortlist)
+    return model
 
 
 Names = Callable[[Mapping[str, Features]], Mapping[str, Mapping[str, float]]]
@@ -86,28 +100,30 @@ def names_by(source: str | Path | Sequence[str], model: TrainedLocalizer) -> Nam
 
 
 def localize(video: str | Path, model: TrainedLocalizer, queries: Sequence[str] = (),
-             examples: Sequence[str | Shown] = ()) -> list[Segment]:
+             examples: Sequence[str | Shown] = (), classes: Sequence[str] = ()) -> list[Segment]:
     """When does it happen in this video? Segments in seconds; best first, of each query.
 
     Args:
         queries: sentences, to a localizer that is asked any; the answers carry them.
         examples: ``"clip.mp4:3-7"``: what to find more of, to a localizer that is shown examples.
+        classes: names of what to find, to a localizer with an open vocabulary; by default those that it was trained on.
 
     Raises:
         VideoError: a file cannot be used.
         ModelError: the checkpoint holds no encoder.
         CallError: the localizer cannot be asked that, or was asked nothing.
     """
-    return _answer(video, model, asked_of(model, queries, examples))
+    return _answer(video, model, asked_of(model, queries, examples, classes))
 
 
 def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer,
-                 queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), names: Names | None = None
-                 ) -> tuple[Predictions, dict[str, str]]:
+                 queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), names: Names | None = None,
+                 classes: Sequence[str] = ()) -> tuple[Predictions, dict[str, str]]:
     """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing.
 
     Args:
         names: what names the segments of a localizer that names none (:func:`names_by`).
+        queries, examples, classes: see :func:`localize`.
 
     Raises:
         ModelError, CallError: see :func:`localize`.
@@ -117,7 +133,7 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
     found: Predictions = {}
     failed: dict[str, str] = {}
     _eyes(model)
-    questions = asked_of(model, queries, examples)
+    questions = asked_of(model, queries, examples, classes)
     with Bar("localizing", len(files)) as bar:
         for name, path in files.items():
             try:
@@ -130,7 +146,8 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
 
 
 def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequence[str] | None = None, *,
-                      queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), truth: Truth | None = None,
+                      queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
+                      truth: Truth | None = None,
                       proposals: Predictions | None = None, names: Names | None = None) -> Predictions:
     """Segments of the videos of a features folder.
 
@@ -138,6 +155,7 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
         only: these videos, where they are there.
         queries: see :func:`localize`; the same sentences of every video.
         examples: see :func:`localize`.
+        classes: see :func:`localize`.
         truth: to a localizer that is asked sentences: each video is asked its own of these.
         proposals: to a localizer that judges them, where it has no proposer inside.
         names: what names the segments of a localizer that names none (:func:`names_by`).
@@ -149,11 +167,11 @@ def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequ
     """
     model.fits(folder)
     chosen = list(folder) if only is None else [v for v in only if v in folder]
-    if truth is not None and model.network.asked == "sentence" and not queries:
+    if truth is not None and retrieves(model.network) and not queries and not classes:
         chosen = [vid for vid in chosen if vid in truth]
         asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
     else:
-        asked = dict.fromkeys(chosen, asked_of(model, queries, examples))
+        asked = dict.fromkeys(chosen, asked_of(model, queries, examples, classes))
     features = {vid: folder[vid] for vid in chosen}
     found = model.predict(features, asked, proposals)
     return found if names is None else name_predictions(found, names(features))
@@ -186,8 +204,8 @@ def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Seque
     return answers
 
 
-def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Sequence[str | Shown] = ()
-             ) -> list[Question]:
+def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Sequence[str | Shown] = (),
+             classes: Sequence[str] = ()) -> list[Question]:
     """What a localizer is asked, checked against what it can answer; videos of examples are looked at once.
 
     Raises:
@@ -196,6 +214,15 @@ def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Seq
         ModelError: the checkpoint holds no encoder to look at examples.
     """
     kind = model.network.asked
+    if kind == "text" and not examples:
+        queries, classes = [q for q in queries if q.strip()], [c for c in classes if c.strip()]
+        if not queries and not classes and retrieves(model.network):
+            raise CallError(f"this {model.name} was trained to find sentences; ask it one (--query), or for classes "
+                            "(--classes).")
+        return [*(Question(label=name) for name in classes or (() if queries else model.classes)),
+                *(Question(query) for query in queries)]
+    if classes:
+        raise CallError(f"this {model.name} cannot be asked for classes by their names; train an unloc for that.")
     if queries and kind != "sentence":
         raise CallError(f"this {model.name} cannot be asked sentences; " + (
             f"it finds its classes: {', '.join(model.classes[:5]) or 'any action'}{' …' * (len(model.classes) > 5)}."
@@ -232,13 +259,16 @@ def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:
 
 def _answer(video: str | Path, model: TrainedLocalizer, questions: Sequence[Question], name: str = "",
             names: Names | None = None) -> list[Segment]:
+    if model.clip is not None:  # an image tower inside looks at the frames itself
+        footage = Footage({name: Path(video)}, model.clip)
+        return model.predict(footage.clocks(), {name: questions}, footage=footage)[name]
     features = {name: _seen(video, model)}
     found = model.predict(features, {name: questions})
     return (found if names is None else name_predictions(found, names(features)))[name]
 
 
 def _eyes(model: TrainedLocalizer) -> None:
-    if model.encoder is None:
+    if model.encoder is None and model.clip is None:
         raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
                          "train it with encoder.start, or localize on extracted features.")
 

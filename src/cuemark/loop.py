@@ -207,13 +207,13 @@ def fit(
     averaged = None
     if optim.ema:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(optim.ema), use_buffers=True)
-    encoder = getattr(model, "encoder", model)
-    if optim.recompute:
-        if not hasattr(encoder, "recompute"):
-            raise CallError(f"optim.recompute: {type(encoder).__name__} cannot compute its activations again.")
-        encoder.recompute = True
-    if optim.compile:
-        encoder.compile()
+    for encoder in encoders(model):
+        if optim.recompute:
+            if not hasattr(encoder, "recompute"):
+                raise CallError(f"optim.recompute: {type(encoder).__name__} cannot compute its activations again.")
+            setattr(encoder, "recompute", True)  # noqa: B010 (a module's attribute of its own)
+        if optim.compile:
+            encoder.compile()
     first = ranks.rank() == 0
     if first:
         for left in (*folder.glob(".*.safetensors.*.tmp"), *folder.glob(".log.jsonl.*.tmp")):  # of a kill inside a save
@@ -432,14 +432,19 @@ def _size(batch: Any) -> int:
     return len(batch.clips) if hasattr(batch, "clips") else len(batch.features)
 
 
+def encoders(model: nn.Module) -> list[nn.Module]:
+    """What a model has inside that was trained before: its towers, or its encoder; itself where there is none."""
+    towers: list[nn.Module] = getattr(model, "towers", [])
+    return towers or [getattr(model, "encoder", model)]
+
+
 def _optimiser(model: nn.Module, optim: Optim) -> tuple[torch.optim.Optimizer, list[float]]:
-    """The optimiser and the base rate of each of its groups: the encoder's, and everything else's."""
+    """The optimiser and the base rate of each of its groups: the encoders', and everything else's."""
     names = [name for name, _ in model.named_parameters()]
     for prefix in optim.frozen:
         if not any(name.startswith(prefix) for name in names):
             raise CallError(f"optim.frozen names '{prefix}', but no parameter begins so; the first is '{names[0]}'.")
-    encoder = getattr(model, "encoder", model)
-    inside = {id(p) for p in encoder.parameters()}
+    inside = {id(p) for encoder in encoders(model) for p in encoder.parameters()}
     backbone: list[nn.Parameter] = []
     heads: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

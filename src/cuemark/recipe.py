@@ -7,6 +7,7 @@
     [data]    truth, videos, captions, features; which subsets train and validate
     [encoder] start or network; clip; sampling; text     (pre-training)
     [options] the system's own Config
+    [towers]  how a localizer that trains on videos looks at frames
     [optim]   the loop's
 
 Any field can be changed on the command line: ``--set optim.steps=200``. A recipe with a ``base`` says only what is
@@ -23,11 +24,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cuemark.clips import ClipConfig, Sampling
 from cuemark.encoders.resnet3d import Config as NetworkConfig
-from cuemark.errors import DataError
+from cuemark.errors import DataError, within
 from cuemark.loop import Optim
 from cuemark.segments import plain
 from cuemark.settings import build, override
@@ -75,6 +76,28 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class Towers:
+    """How a localizer looks at frames where it is trained on videos (``data.videos`` without ``data.features``): with
+    the image tower of ``encoder.start``, a CLIP, inside. Only UnLoc can."""
+
+    pooling: Literal["cls", "frame", "gap"] = "cls"
+    """What stands for a frame: CLIP's own token, a token for each frame's place (UnLoc's B), or the mean of patches
+    (UnLoc's L)."""
+    fps: float = 2.0
+    """Frames a second of which those are taken that the localizer sees at once."""
+    short_side: int | None = None
+    """Pixels that a frame's shorter side is brought to before it is cropped; None: those of the crop. UnLoc: 256."""
+    augment: Literal["full", "plain", "none"] = "full"
+    """``full``: scale, crop, mirror, RandAugment (UnLoc's for localization and segmentation). ``plain``: crop and
+    mirror (moment retrieval)."""
+    shift: bool = False
+    """Move windows of a video at random (COIN)."""
+
+    def __post_init__(self) -> None:
+        within("towers.fps", self.fps, 1e-3)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run."""
 
@@ -85,6 +108,8 @@ class Recipe:
     encoder: Encoder = field(default_factory=Encoder)
     options: dict[str, Any] = field(default_factory=dict)
     """Fields of the system's ``Config``."""
+    towers: Towers = field(default_factory=Towers)
+    """The table above."""
     optim: Optim = field(default_factory=Optim)
     start: str | None = None
     """Localizer checkpoint whose weights this one begins with: one of the same system, or for QAT a G-TAD."""

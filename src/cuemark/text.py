@@ -9,8 +9,10 @@ paper's rule and its variants:
     CLAP^(clip), CLAP^(mask) ``p_caption=0``: prompts only
 
 **Vectors.** A :class:`TextEncoder` is a pre-trained language model that is never trained here: BERT's CLS token
-(768 numbers) in the paper, MiniLM (384 numbers, mean of the tokens, length 1) where 90 MB from a Python package must
-do. Each distinct sentence is embedded once, and its bytes depend on nothing but the sentence.
+(768 numbers) in CLAP's paper, MiniLM (384 numbers, mean of the tokens, length 1) where 90 MB from a Python package must
+do; CLIP's text tower (all tokens where images are compared with texts, the one that ends the text first among them) and
+T5's encoder (mean of the tokens) for UnLoc. Each distinct sentence is embedded once, and its bytes depend on nothing
+but the sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import importlib.util
 import re
 import string
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cuemark.errors import DataError, ModelError
+from cuemark.errors import CallError, DataError, ModelError, within
+from cuemark.progress import say
 from cuemark.segments import Segment, read_json
 
 # ---------------------------------------------------------------------------------------------- sentences
@@ -53,6 +56,14 @@ def prompt(label: str, foreground: bool, number: int = 0) -> str:
     'background of Long jump'
     """
     return PROMPTS[number][0 if foreground else 1].format(label)
+
+
+ACTION_PROMPTS = tuple(
+    f"a {noun} of {{}}." if doing is None else f"a {noun} of a person {doing}{{}}."
+    for noun in ("photo", "video", "example", "demonstration")
+    for doing in (None, "", "using ", "doing ", "during ", "performing ", "practicing "))
+"""CLIP's 28 for actions, as UnLoc (Yan et al., ICCV 2023) takes them, in the order of CLIP's repository: the first is
+"a photo of {}." The article is always "a"."""
 
 
 def closest_caption(start: float, end: float, captions: Sequence[Segment]) -> Segment | None:
@@ -145,14 +156,51 @@ def minilm() -> Path:
     return folder
 
 
-def _folder(name: str) -> Path:
-    """The folder that holds the encoder ``name``; a model of the hub is downloaded into the hub's own cache."""
+CLIP = {"clip-b32": "openai/clip-vit-base-patch32", "clip-b16": "openai/clip-vit-base-patch16",
+        "clip-l14": "openai/clip-vit-large-patch14"}
+"""OpenAI's CLIPs -> their names on the hub; ``clip-vit-b16`` is ``clip-b16`` too."""
+_HUB_FILES = ["*.json", "*.txt"]
+_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the latter only where the former is not; of several formats
+
+
+def from_hub(model: str, here: bool = False) -> Path | None:
+    """The model's folder in the hub's own cache; ``here`` downloads nothing and answers None where files lack.
+
+    Raises:
+        ModelError: it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        for file in _HUB_WEIGHTS:
+            folder = Path(snapshot_download(model, allow_patterns=[*_HUB_FILES, file], local_files_only=here))
+            if (folder / file).is_file() and (folder / "config.json").is_file():
+                return folder
+        problem = f"it has neither {' nor '.join(_HUB_WEIGHTS)}"
+    except (OSError, ValueError) as error:
+        problem = _first_line(error)
+    if here:
+        return None
+    raise ModelError(f"'{model}' could not be had from the hub ({problem}); run again with a connection, or copy the "
+                     "hub's cache from a machine that has it.")
+
+
+def folder_of(name: str) -> Path:
+    """The folder that holds the encoder ``name``; a model of the hub is downloaded into the hub's own cache.
+
+    Raises:
+        ModelError: no such folder, and no such model that the hub could give.
+    """
     if name == "minilm":
         return minilm()
     if name == "bert":
         name = "bert-base-uncased"
     elif Path(name).exists():
         return Path(name)
+    elif (model := CLIP.get(name.replace("clip-vit-", "clip-"))) is not None:
+        folder = from_hub(model)
+        assert folder is not None
+        return folder
     from huggingface_hub import snapshot_download
 
     try:
@@ -181,14 +229,15 @@ class TextEncoder:
     Attributes:
         name: what :meth:`load` was given; loads the same encoder again.
         dim: width of the vectors.
-        pooling: ``"cls"`` (BERT, as CLAP) or ``"mean"`` over the tokens.
+        pooling: ``"cls"`` (BERT, as CLAP), ``"mean"`` over the tokens, or ``"eos"``, the token that ends the text
+            (CLIP).
         normalize: whether vectors are scaled to length 1.
         max_tokens: longest sentence the network reads, in tokens.
     """
 
     def __init__(self, name: str, tokenizer: Any, model: Any, pooling: str, normalize: bool, max_tokens: int) -> None:
         self.name = name
-        self.dim = int(model.config.hidden_size)
+        self.dim = int(model.config.projection_dim if pooling == "eos" else model.config.hidden_size)
         self.pooling = pooling
         self.normalize = normalize
         self.max_tokens = max_tokens
@@ -198,30 +247,45 @@ class TextEncoder:
         self._read: dict[str, Tensor] = {}
 
     @classmethod
-    def load(cls, name: str | Path, device: str = "cpu") -> TextEncoder:
+    def load(cls, name: str | Path, device: str = "cpu", max_tokens: int | None = None) -> TextEncoder:
         """Load an encoder.
 
         Args:
-            name: ``"minilm"`` (from its Python package, offline), ``"bert"`` (bert-base-uncased), a folder in
-                transformers' layout, or a model's name on the hub. A folder that describes its pooling in
-                sentence-transformers' files (``modules.json``) is pooled as they say; any other by its CLS token.
+            name: ``"minilm"`` (from its Python package, offline), ``"bert"`` (bert-base-uncased), OpenAI's CLIPs
+                (:data:`CLIP`), a folder in transformers' layout, or a model's name on the hub. A folder that describes
+                its pooling in sentence-transformers' files (``modules.json``) is pooled as they say; any other by its
+                CLS token. A CLIP's vectors are projected, and not scaled: UnLoc reads them so. T5's (its encoder; the
+                decoder is not read) are the mean of the tokens.
             device: where the network runs.
+            max_tokens: cut sentences after so many tokens, those that mark start and end among them (UnLoc's release
+                has 16 or 32); None: what the network can read.
 
         Raises:
             ModelError: no such encoder, the hub cannot be reached and has not cached it, a file is missing or
                 damaged, or the folder asks for what cuemark does not do.
         """
         name = str(name)
-        folder = _folder(name)
-        _require_files(folder)
+        folder = folder_of(name)
+        kind = model_kind(folder)
+        _require_files(folder, kind)
         pooling, normalize, limit = _pooling(folder)
-        from transformers import AutoModel, AutoTokenizer  # a second to import: only who needs it pays
+        if kind in _OTHERS and not (folder / "modules.json").exists():
+            pooling = _OTHERS[kind][1]
+        import transformers  # a second to import: only who needs it pays
 
         try:
             with _quiet():
-                tokenizer = AutoTokenizer.from_pretrained(folder)
-                model, report = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32,
-                                                          output_loading_info=True)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+                make = getattr(transformers, _OTHERS[kind][0]) if kind in _OTHERS else transformers.AutoModel
+                # of a CLIP, OpenAI's ViT-B/16 among them, a pytorch_model.bin too: tensors are read, nothing is run
+                safe = (kind != "clip" or any(folder.glob("*.safetensors"))) or None
+                told = {}
+                if kind == "clip":  # the width that both towers are projected to
+                    both = transformers.AutoConfig.from_pretrained(folder)
+                    both.text_config.projection_dim = both.projection_dim
+                    told["config"] = both.text_config
+                model, report = make.from_pretrained(folder, use_safetensors=safe, dtype=torch.float32,
+                                                     output_loading_info=True, **told)
         except Exception as error:  # whatever a damaged or foreign file provokes in five libraries
             raise ModelError(f"the text encoder in '{folder}' cannot be loaded ({_first_line(error)}); "
                              "copy or download it again.") from None
@@ -234,9 +298,13 @@ class TextEncoder:
         if not hasattr(model.config, "hidden_size") or model.config.is_encoder_decoder:
             raise ModelError(f"'{folder}' holds a {model.config.model_type} model, not an encoder with one vector "
                              "for each word, such as BERT or MiniLM; name one of those.")
+        if kind == "clip":
+            check_activation(name, model.config.hidden_act)
         room = getattr(model.config, "max_position_embeddings", limit)
-        return cls(name, tokenizer, model.to(device), pooling, normalize,
-                   min(limit, tokenizer.model_max_length, room))
+        room = min(limit, tokenizer.model_max_length, room)
+        if max_tokens is not None:
+            within("max_tokens", max_tokens, 3, room)
+        return cls(name, tokenizer, model.to(device), pooling, normalize, max_tokens or room)
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Embed sentences; each distinct one only the first time it is ever seen.
@@ -276,13 +344,24 @@ class TextEncoder:
             self._read.update((sentence, v.clone()) for sentence, v in zip(some, self._states(rows).float().cpu()))
         return [self._read[sentence] for sentence in sentences]
 
+    def tokens(self, sentences: Sequence[str]) -> list[Tensor]:
+        """The ids of the tokens of each sentence, for a tower that is trained (``cuemark.encoders.clip.TextTower``).
+
+        Returns:
+            n times ``(W,)`` int64; the tokens that mark start and end are there too.
+        """
+        return [torch.tensor(self._ids(sentence)["input_ids"]) for sentence in sentences]
+
+    def _ids(self, sentence: str) -> Any:
+        # One by one: tokenizers' own threads would complain in every process forked later.
+        return self._tokenizer(sentence, truncation=True, max_length=self.max_tokens)
+
     def _new(self, sentences: Sequence[str], known: Mapping[str, Tensor]) -> Iterator[tuple[list[str], list[Any]]]:
         """The sentences that are not known yet, each once, with always sixteen rows of equally many tokens."""
         by_length: dict[int, list[tuple[str, Any]]] = defaultdict(list)
         for sentence in dict.fromkeys(sentences):
             if sentence not in known:
-                # One by one: tokenizers' own threads would complain in every process forked later.
-                tokens = self._tokenizer(sentence, truncation=True, max_length=self.max_tokens)
+                tokens = self._ids(sentence)
                 by_length[len(tokens["input_ids"])].append((sentence, tokens))
         for group in by_length.values():
             for first in range(0, len(group), _ROWS):
@@ -294,23 +373,79 @@ class TextEncoder:
         """Rows of equally many tokens to ``(len(rows), tokens, dim)``."""
         device = self._model.device
         inputs = {key: torch.tensor([row[key] for row in rows], device=device) for key in rows[0]}
-        return self._model(**inputs).last_hidden_state
+        states = self._model(**inputs).last_hidden_state
+        return self._model.text_projection(states) if self.pooling == "eos" else states
 
     def _forward(self, rows: list[Any]) -> Tensor:
         """Rows of equally many tokens to ``(len(rows), dim)``."""
         states = self._states(rows)
-        pooled = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
+        if self.pooling == "eos":  # rows are not padded, so it is the last
+            pooled = states[:, -1]
+        else:
+            pooled = states[:, 0] if self.pooling == "cls" else states.mean(dim=1)
         if self.normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
         return pooled.float().cpu()
 
 
+def prompted(labels: Sequence[str], encode: Callable[[Sequence[str]], Tensor],
+             prompts: Sequence[str] = ACTION_PROMPTS) -> Tensor:
+    """One vector for each label from many prompts, as CLIP ensembles them: the mean of their directions.
+
+    The vectors of a label's sentences are brought to length 1 and averaged, and so is their mean.
+
+    Args:
+        labels: n words or phrases.
+        encode: sentences to ``(m, E)`` (:meth:`TextEncoder.encode`).
+        prompts: each with one ``{}``.
+
+    Returns:
+        ``(n, E)`` of length 1.
+
+    Raises:
+        CallError: there is no prompt.
+    """
+    if not prompts:
+        raise CallError("labels need at least one prompt, such as 'a photo of {}.'.")
+    vectors = encode([words.format(label) for label in labels for words in prompts])
+    vectors = torch.nn.functional.normalize(vectors, dim=-1).unflatten(0, (len(labels), len(prompts)))
+    return torch.nn.functional.normalize(vectors.mean(1), dim=-1)
+
+
+_OTHERS = {"clip": ("CLIPTextModelWithProjection", "eos"), "clip_text_model": ("CLIPTextModelWithProjection", "eos"),
+           "t5": ("T5EncoderModel", "mean")}
+"""Kind of model -> the part of it that reads sentences, and its pooling."""
+
+
+def model_kind(folder: Path) -> str | None:
+    """The kind of model in a folder, as its description says; None where it says none."""
+    try:
+        told = read_json(folder / "config.json", "model")
+    except DataError:
+        return None
+    return str(told.get("model_type")) if isinstance(told, dict) else None
+
+
+def check_activation(name: str, activation: str) -> None:
+    """A CLIP's weights mean what they do with one activation only, and nothing in them says which.
+
+    Raises:
+        ModelError: it is another than OpenAI's, in weights that are OpenAI's by their name.
+    """
+    if activation != "quick_gelu" and name.replace("clip-vit-", "clip-") in CLIP:
+        raise ModelError(f"'{name}' computes with quick_gelu, but its config.json here says '{activation}'; fetch it "
+                         "again.")
+    if activation != "quick_gelu":
+        say(f"the CLIP in '{name}' computes with {activation}, as its config.json says; OpenAI's have quick_gelu")
+
+
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
 
 
-def _require_files(folder: Path) -> None:
+def _require_files(folder: Path, kind: str | None) -> None:
     """Without a tokenizer's files transformers makes up an empty one, which reads every word as unknown."""
-    wanted = {"config.json": ["config.json"], "model.safetensors": ["*.safetensors"],
+    weights = ["*.safetensors", *(["pytorch_model.bin"] if kind == "clip" else [])]
+    wanted = {"config.json": ["config.json"], "model.safetensors": weights,
               "tokenizer.json or vocab.txt": ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"]}
     for what, patterns in wanted.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
@@ -496,10 +631,13 @@ _ENDING = re.compile(r"(?<=.)(?:n't|'(?:s|d|m|re|ve|ll))$")
 
 
 @lru_cache(maxsize=4)
-def words_of(name: str) -> GloVe | TextEncoder:
+def words_of(name: str, max_tokens: int | None = None) -> GloVe | TextEncoder:
     """What reads a sentence word by word: a file of GloVe's vectors (``.txt``), or any :class:`TextEncoder` by name.
+
+    Args:
+        max_tokens: see :meth:`TextEncoder.load`; a file of vectors reads all words.
 
     Raises:
         ModelError: see :class:`GloVe` and :meth:`TextEncoder.load`.
     """
-    return GloVe(name) if name.endswith(".txt") else TextEncoder.load(name)
+    return GloVe(name) if name.endswith(".txt") else TextEncoder.load(name, max_tokens=max_tokens)

@@ -27,6 +27,7 @@ from cuemark.clips import ClipSet
 from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.encoders import weights
+from cuemark.encoders.clip import Folder, Frames, ImageTower, refitted, text_tower
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, DataError, ModelError, unknown
@@ -36,11 +37,26 @@ from cuemark.folders import locked
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers import build as build_localizer
-from cuemark.localizers.questions import EpisodeData, FeatureData, Words, predict, questions_of, rows_of, shown
+from cuemark.localizers.frames import Augment, Footage, FrameData, Inputs, features_described, let_out
+from cuemark.localizers.questions import (
+    PLAIN,
+    EpisodeData,
+    FeatureData,
+    Question,
+    Words,
+    predict,
+    questions_of,
+    reading,
+    retrieves,
+    rows_of,
+    shown,
+)
 from cuemark.localizers.trained import TrainedLocalizer, described
+from cuemark.localizers.unloc import UnLoc
 from cuemark.loop import LAST, Result, fit
 from cuemark.metrics.detection import detection
 from cuemark.metrics.episodes import Episode, draw, episodes
+from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.pretraining import OBJECTIVES
@@ -49,11 +65,13 @@ from cuemark.progress import say
 from cuemark.recipe import Data, Recipe
 from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, replacing, subset, write_json
 from cuemark.settings import build, override
-from cuemark.text import TextEncoder, words_of
+from cuemark.text import ACTION_PROMPTS, TextEncoder, words_of
 
 ENCODER_FILE = "encoder.safetensors"
 LOCALIZER_FILE = "localizer.safetensors"
 SWEEP_FILE = "sweep.json"
+VALIDATION_FPS = 10.0
+"""Frames a second that are looked at to choose the weights of what labels frames."""
 SHORT = {"head_lr": "optim.lr_heads"}
 """Short names of settings that are swept."""
 
@@ -75,9 +93,11 @@ def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEnc
         raise unknown("objective", recipe.system, OBJECTIVES)
     objective, module = OBJECTIVES[recipe.system]
     start = weights.load(recipe.encoder.start) if recipe.encoder.start else None
+    if start is not None and not isinstance(start.network, ResNet3D):
+        raise ModelError(f"'{recipe.encoder.start}' is no video ResNet; name one in encoder.start.")
     clip = start.clip if start else recipe.encoder.clip
     torch.manual_seed(recipe.seed)
-    network = start.network if start else ResNet3D(recipe.encoder.network)
+    network = start.network if start and isinstance(start.network, ResNet3D) else ResNet3D(recipe.encoder.network)
 
     truth = _truth(recipe.data)
     training = subset(truth, *recipe.data.train)
@@ -320,76 +340,92 @@ def sweep(recipe: Recipe, field: str, values: Sequence[Any], out: str | Path, de
 # ---------------------------------------------------------------------------------------------- localizers
 
 
+@dataclass
+class _Seen:
+    """What a localizer learns from: features, or the clocks of videos whose frames it looks at itself."""
+
+    features: Mapping[str, Features]
+    dim: int
+    where: str
+    weights: str
+    """Of what made, or will make, the features."""
+    encoder: VideoEncoder | None
+    folder: FeatureFolder | None = None
+    footage: Footage | None = None
+
+
 def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, device: torch.device | str = "cpu"
           ) -> tuple[TrainedLocalizer, Result]:
-    """Train a localizer on a features folder and write ``out/localizer.safetensors``.
+    """Train a localizer on a features folder, or on videos, and write ``out/localizer.safetensors``.
 
     Args:
         encoder: the one that made the features: it travels inside the checkpoint, which then runs on raw video.
             By default the recipe's ``encoder.start`` is loaded, if it is given.
 
     Raises:
-        CallError, DataError, ModelError: the recipe or something it names cannot be used.
+        CallError, DataError, ModelError, VideoError: the recipe or something it names cannot be used.
     """
     out = Path(out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise CallError("a localizer trains in one process; start it without torchrun.")
     if recipe.system not in LOCALIZERS:
         raise unknown("localizer", recipe.system, LOCALIZERS)
-    if recipe.data.features is None:
-        raise DataError("a localizer trains on features; name their folder in the recipe: data.features.")
-    if encoder is None and recipe.encoder.start:
-        encoder = weights.load(recipe.encoder.start)
-    features = FeatureFolder.open(recipe.data.features)
-    if encoder is not None and encoder.weights != features.meta["weights"]:
-        raise DataError(f"'{features.folder}' was made by an encoder with weights {features.meta['weights']}, not by "
-                        f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
-
     asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
     truth = _truth(recipe.data)
+    seen = _features(recipe, encoder) if recipe.data.features is not None else _videos(recipe, truth, encoder)
+    features = seen.features
     training = subset(truth, *recipe.data.train)
     missing = [v for v in training if v not in features]
     if len(missing) == len(training):
-        raise DataError(f"'{features.folder}' has features of none of the {len(training)} training videos; "
-                        f"'{missing[0]}' is the first that is missing: extract them.")
+        raise DataError(f"{seen.where} has none of the {len(training)} training videos; '{missing[0]}' is the first "
+                        "that is missing" + (": extract them." if seen.folder is not None else "."))
     # one that is shown examples is chosen by classes that it was not trained on, where there is a split of classes
     chooses = _truth(recipe.data, "validation") if asked == "examples" and recipe.data.validate else truth
     validation = subset(chooses, *recipe.data.validate) if recipe.data.validate else {}
     held = {vid: video for vid, video in validation.items() if vid in features}
     if validation and not held:
-        raise DataError(f"'{features.folder}' has features of none of the {len(validation)} validation videos; "
-                        "extract them, or set data.validate = [].")
+        raise DataError(f"{seen.where} has none of the {len(validation)} validation videos; " + (
+            "extract them, or " if seen.folder is not None else "") + "set data.validate = [].")
 
     options = dict(recipe.options)
-    text = recipe.encoder.text if asked == "sentence" else None
-    words = None
-    if text is not None:
-        reader = words_of(text)
-        words, options["text_dim"] = reader.words, reader.dim
+    text = recipe.encoder.text if asked in ("sentence", "text") else None
+    if text is not None and options.get("fusion") != "none":
+        options["text_dim"] = words_of(text).dim
     torch.manual_seed(recipe.seed)
-    network = build_localizer(recipe.system, options, features.dim, labels_of(training))
-    if encoder is not None and encoder.class_head and getattr(network.config, "names", None) == "encoder":
+    network = build_localizer(recipe.system, options, seen.dim, labels_of(training))
+    inputs = _towers(network, recipe, seen, text) if isinstance(network, UnLoc) else None
+    words, prompts = reading(network, text)
+    if seen.encoder is not None and seen.encoder.class_head and getattr(network.config, "names", None) == "encoder":
         name_by = getattr(network, "name_by")  # noqa: B009 (of those that have such names)
-        name_by(encoder.class_head["weight"], encoder.class_head["bias"], encoder.classes)
-    begun = {} if recipe.start is None else _begin(network, recipe.system, recipe.start, features)
+        name_by(seen.encoder.class_head["weight"], seen.encoder.class_head["bias"], seen.encoder.classes)
+    begun = {} if recipe.start is None else _begin(network, recipe.system, recipe.start, seen.folder)
     drawn = _draws(network, chooses, held, features, recipe) if asked == "examples" and held else []
     used = {vid: features[vid] for vid in dict.fromkeys((*training, *held, *(v for e in drawn for v, _ in e.support)))
             if vid in features}
-    proposer, proposed = _proposals(recipe.data.proposals, features, used) if judges else (None, None)
-    data: EpisodeData | FeatureData
+    proposer, proposed = None, None
+    if judges and seen.folder is not None:
+        proposer, proposed = _proposals(recipe.data.proposals, seen.folder, used)
+    data: EpisodeData | FeatureData | FrameData
     if asked == "examples":
         data = EpisodeData.of(network, used, training, recipe.optim.batch, recipe.seed)
         absent, needs = "class that two of the training videos show", "classes, each in several videos"
     else:
         data = FeatureData(rows_of(network, used, training, proposed), recipe.optim.batch, recipe.seed, words)
+        if isinstance(network, UnLoc) and not retrieves(network):
+            data.classes, data.negatives = network.classes, network.config.negatives
+            data.prompts = PLAIN if prompts == PLAIN else ACTION_PROMPTS
         absent, needs = "sentence with a moment in any of the training videos", "annotations that have a sentence"
     if not len(data):
         raise DataError(f"'{recipe.data.truth}' has no {absent}; a {recipe.system} learns from {needs}.")
+    if inputs is not None:
+        augment = {"full": Augment(), "plain": Augment.plain(), "none": None}[recipe.towers.augment]
+        data = FrameData(data, inputs, augment, recipe.towers.shift, recipe.seed, recipe.workers)
     validate = None
     if held:
-        validate = _answered(held, used, drawn) if asked == "examples" else _score(held, used, words, proposed)
+        validate = (_answered(held, used, drawn) if asked == "examples" else
+                    _score(held, used, words, prompts, proposed, inputs))
 
-    identity = {"recipe": recipe.identity(), "weights": features.meta["weights"], "annotations": _digest(training),
+    identity = {"recipe": recipe.identity(), "weights": seen.weights, "annotations": _digest(training),
                 "proposals": None if proposed is None else _digest(proposed), **begun}
     with _alone(out):
         result = fit(
@@ -398,17 +434,84 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             tensorboard=recipe.tensorboard, identity=identity,
         )
     network.to("cpu")
-    trained = TrainedLocalizer(network, recipe.system, described(features), encoder,
+    eyes, clip, told = seen.encoder, None, {} if seen.folder is None else described(seen.folder)
+    if seen.footage is not None and eyes is not None and isinstance(network, UnLoc):
+        clip = seen.footage.clip
+        if recipe.towers.pooling == "frame":  # its features hang on a frame's place in the row: it stays inside
+            told, eyes = features_described(replace(eyes, clip=clip)), None
+        else:
+            eyes, told = let_out(network, clip, eyes)
+            clip = None
+    trained = TrainedLocalizer(network, recipe.system, told, eyes,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
-                               proposer)
+                               proposer, clip)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
 
 
-def _begin(network: nn.Module, system: str, path: str, folder: FeatureFolder) -> dict[str, str]:
+def _features(recipe: Recipe, encoder: VideoEncoder | None) -> _Seen:
+    """The features folder of a recipe, and what made it."""
+    if encoder is None and recipe.encoder.start:
+        encoder = weights.load(recipe.encoder.start)
+    assert recipe.data.features is not None
+    folder = FeatureFolder.open(recipe.data.features)
+    if encoder is not None and encoder.weights != folder.meta["weights"]:
+        raise DataError(f"'{folder.folder}' was made by an encoder with weights {folder.meta['weights']}, not by "
+                        f"the one named here ({encoder.weights}); extract again, or name the encoder that made them.")
+    return _Seen(folder, folder.dim, f"'{folder.folder}'", folder.meta["weights"], encoder, folder)
+
+
+def _videos(recipe: Recipe, truth: Truth, encoder: VideoEncoder | None) -> _Seen:
+    """The videos of a recipe as clocks, and the image tower that is to look at their frames."""
+    if recipe.system != "unloc" or recipe.data.videos is None:
+        raise DataError("a localizer trains on features; name their folder in the recipe: data.features." + (
+            " (unloc can train its image tower from data.videos.)" if recipe.system == "unloc" else ""))
+    if encoder is None:
+        if recipe.encoder.start is None:
+            raise DataError("training from videos tunes an image tower; name it in the recipe: encoder.start, such as "
+                            "\"clip-b16\", or extract features and name their folder: data.features.")
+        encoder = weights.load(recipe.encoder.start)
+    if not isinstance(encoder.network, ImageTower):
+        raise DataError(f"training a localizer from videos needs the image tower of a CLIP in encoder.start, and "
+                        f"'{encoder.name}' is none; extract features with it, and name their folder: data.features.")
+    parts = subset(truth, *recipe.data.train, *recipe.data.validate)
+    clip = replace(encoder.clip, fps=recipe.towers.fps)
+    if recipe.towers.short_side is not None:
+        clip = replace(clip, short_side=recipe.towers.short_side)
+    footage = Footage(video.find_videos(recipe.data.videos, parts), clip, recipe.budget_gb * 1e9)
+    return _Seen(footage.clocks(parts, recipe.workers), encoder.dim, f"'{recipe.data.videos}'", encoder.weights,
+                 encoder, footage=footage)
+
+
+def _towers(network: UnLoc, recipe: Recipe, seen: _Seen, text: str | None) -> Inputs | None:
+    """Put the towers that are to be trained into the network; gives what feeds them, None where there are none."""
+    if seen.footage is not None and seen.encoder is not None:
+        assert isinstance(seen.encoder.network, ImageTower)
+        clip = seen.footage.clip
+        tower = seen.encoder.network
+        if recipe.towers.pooling == "frame":
+            tower = refitted(tower, network.config.frames)
+        elif recipe.towers.pooling != tower.config.pooling:
+            raise CallError(f"towers.pooling is \"{recipe.towers.pooling}\", but '{recipe.encoder.start}' has "
+                            f"\"{tower.config.pooling}\"; a CLIP's name behind clip: or clip-gap: gives either.")
+        network.image = Frames(tower, clip.mean, clip.std)
+        if network.config.freeze_image:
+            network.image.frozen()
+        projection = seen.encoder.extra.get("projection")
+        if projection is not None and projection.shape == network.video.weight.shape:
+            network.video.weight.data.copy_(projection)
+    if text is not None and not network.config.freeze_text:
+        network.text = text_tower(Folder.read(text))
+    if not network.towers:
+        return None
+    return Inputs(seen.footage, tokens=network.text is not None)
+
+
+def _begin(network: nn.Module, system: str, path: str, folder: FeatureFolder | None) -> dict[str, str]:
     """Take over the weights of a localizer; gives which they were, for the run's identity."""
     first = TrainedLocalizer.load(path)
-    first.fits(folder)
+    if folder is not None:
+        first.fits(folder)
     assert isinstance(first.network, nn.Module)
     begin: Callable[[nn.Module], None] | None = getattr(network, "begin", None)
     if begin is not None:
@@ -475,18 +578,25 @@ def _proposals(source: str | None, folder: FeatureFolder, features: Mapping[str,
     return None, found
 
 
-def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, proposed: Predictions | None
-           ) -> Callable[[nn.Module], dict[str, float]]:
-    """Average mAP; the area under AR@AN of a localizer that gives no names; mean tIoU of answers to sentences."""
-    questions = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
+def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, prompts: Sequence[str],
+           proposed: Predictions | None, inputs: Inputs | None) -> Callable[[nn.Module], dict[str, float]]:
+    """Average mAP; the area under AR@AN of a localizer that gives no names; mean tIoU of answers to sentences; of one
+    that labels frames, the share that it labels right."""
+    sentences = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
     held = {vid: features[vid] for vid in truth}
 
     def validate(network: Any) -> dict[str, float]:
-        asked = network.asked == "sentence"
-        found = predict(network, held, questions=questions if asked else None, words=words, proposals=proposed)
-        if asked:
+        answers = retrieves(network)
+        by_name = [Question(label=name) for name in network.classes]
+        asked = None if network.asked == "classes" else sentences if answers else dict.fromkeys(truth, by_name)
+        found = predict(network, held, questions=asked, words=words, prompts=prompts, proposals=proposed,
+                        look=inputs)
+        if answers:
             answered = grounding(truth, found, tious=(0.5, 0.7))
             return {"score": answered.miou, "r1_05": float(answered.recall[0, 0])}
+        if network.asked == "text" and network.config.task == "segment":
+            labelled = frames(truth, found, VALIDATION_FPS)
+            return {"score": labelled.accuracy, "map": labelled.map}
         if not network.classes:
             return {"score": proposals(truth, found).auc}
         score = detection(truth, found)

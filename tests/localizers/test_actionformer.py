@@ -14,10 +14,11 @@ from cuemark.batch import Batch
 from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.localizers import build
-from cuemark.localizers.actionformer import ActionFormer, Config, Window
+from cuemark.localizers.actionformer import ActionFormer, Config
 from cuemark.localizers.questions import predict
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.nn.points import distance_iou_loss, focal_loss, level_sizes, pyramid_points
+from cuemark.nn.spans import Window
 from cuemark.recipe import load_recipe
 from cuemark.segments import Segment, tiou
 from cuemark.settings import build as settings

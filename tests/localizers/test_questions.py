@@ -11,7 +11,17 @@ import torch
 from cuemark.batch import Batch, Examples, Sentences
 from cuemark.errors import CallError
 from cuemark.grid import Features, Grid
-from cuemark.localizers.questions import Example, FeatureData, Question, Row, collate, predict, questions_of, rows_of
+from cuemark.localizers.questions import (
+    Example,
+    FeatureData,
+    Question,
+    Row,
+    asked_for,
+    collate,
+    predict,
+    questions_of,
+    rows_of,
+)
 from cuemark.segments import Segment, VideoTruth
 
 
@@ -190,3 +200,75 @@ def test_epochs_of_sentences_are_batches_of_questions():
     assert sorted(x for some in seen for x in some) == [1, 2, 3, 4, 5]
     assert [b.sentences.words.flatten().tolist() for b in data.epoch(0, skip=1)] == seen[1:]
     assert isinstance(next(data.epoch(0)).sentences, Sentences)
+
+
+# ---------------------------------------------------------------------------------------------- classes by their names
+
+
+@dataclass
+class Names(Echo):
+    """Keeps what it is given in the answer: one list for all classes of a video."""
+
+    asked: str = "text"
+
+    def select(self, candidates: list[Segment]) -> list[Segment]:
+        return sorted(candidates, key=lambda s: -s.score)
+
+
+def test_classes_are_answered_together_and_sentences_each_for_itself():
+    asked = {"a": [Question(label="ab"), Question("four four"), Question(label="abc")]}
+    found = predict(Names(size=2), {"a": features(3)}, questions=asked, words=words, prompts=("a {}",))
+    read = {"ab": 1 + 2, "abc": 1 + 3, "four four": 8}  # letters of what was said; the row's numbers are 1 and 2 in all
+    assert [(s.label, s.query, s.score) for s in found["a"]] == [
+        ("abc", None, 1000 * read["abc"] + 2), ("abc", None, 1000 * read["abc"] + 1),
+        ("ab", None, 1000 * read["ab"] + 2), ("ab", None, 1000 * read["ab"] + 1),
+        ("x", "four four", 1000 * read["four four"] + 2), ("x", "four four", 1000 * read["four four"] + 1)]
+
+
+def test_several_prompts_average_what_the_network_says():
+    asked = {"a": [Question(label="ab")]}
+    each = [predict(Names(), {"a": features(3)}, questions=asked, words=words, prompts=(p,))["a"][0].score
+            for p in ("{}", "a {}", "of the {}")]
+    together = predict(Names(), {"a": features(3)}, questions=asked, words=words, prompts=("{}", "a {}", "of the {}"))
+    assert together["a"][0].score == pytest.approx(np.mean(each))
+    only = predict(Names(), {"a": features(3)}, questions={"a": [Question("ab")]}, words=words, prompts=("{}", "a {}"))
+    assert only["a"][0].score == each[0]  # a sentence is said once, as it is
+
+
+def test_all_classes_of_a_video_go_through_together_however_many():
+    net = Names()
+    predict(net, {"a": features(3), "b": features(2)}, batch=2, words=words,
+            questions={v: [Question(label=name) for name in "abcde"] for v in "ab"})
+    assert net.batches == (5, 5)
+
+
+def test_one_of_an_open_vocabulary_wants_to_be_asked():
+    with pytest.raises(CallError, match="--classes"):
+        predict(Names(), {"a": features(3)})
+
+
+def test_training_asks_for_what_is_there_and_some_of_the_rest():
+    row = Row(features(4), [[Segment(0, 2, "b"), Segment(2, 4, "d"), Segment(4, 8, "b")]])
+    whole = asked_for(row, list("abcdef"), None, np.random.default_rng(0))
+    assert [q.label for q in whole.questions] == ["b", "d", "a", "c", "e", "f"]
+    assert [len(segments) for segments in whole.truth] == [2, 1, 0, 0, 0, 0]
+    seen: dict[str, int] = {}
+    for seed in range(200):
+        some = asked_for(row, list("abcdef"), 2, np.random.default_rng(seed))
+        assert [q.label for q in some.questions[:2]] == ["b", "d"]
+        assert [q.weight for q in some.questions] == [1, 1, 2, 2]  # four are absent, two stand for them
+        for q in some.questions[2:]:
+            seen[q.label] = seen.get(q.label, 0) + 1
+    assert seen.keys() == set("acef")
+    assert min(seen.values()) > 70  # 100 of 200 are expected
+
+
+def test_batches_of_classes_depend_on_seed_and_epoch_alone():
+    rows = [Row(features(4, i), [[Segment(0, 2, "ab")]]) for i in range(5)]
+    data = FeatureData(rows, 2, 3, words, ["ab", "c", "def"], 1, ("{}", "so much {}"))
+    first, again, later = list(data.epoch(0)), list(data.epoch(0, skip=1)), list(data.epoch(1))
+    assert torch.equal(first[1].sentences.words, again[0].sentences.words)
+    assert torch.equal(first[0].about, torch.tensor([0, 0, 1, 1]))
+    assert torch.equal(first[0].weight, torch.tensor([1.0, 2.0, 1.0, 2.0]))
+    assert [len(segments) for segments in first[0].truth] == [1, 0, 1, 0]
+    assert any(not torch.equal(a.sentences.words, b.sentences.words) for a, b in zip(first, later))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from cuemark.nn.attention import attend, sinusoids
+from cuemark.nn.attention import TransformerBlock, attend, sinusoids
 
 
 def slow(query, key, value, mask, window):
@@ -70,3 +70,46 @@ def test_sinusoids_are_their_definition():
             assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
             assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
     assert sinusoids(0, 6).shape == (0, 6)
+
+
+def slow_block(block, x, mask):
+    """One sequence: every head and every position by itself."""
+    def normed(norm, y):
+        return (y - y.mean(-1, keepdim=True)) / (y.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt() * norm.weight \
+            + norm.bias
+
+    a, dim = block.attention, x.shape[1] // block.attention.heads
+    y = normed(block.norm1, x)
+    query, key, value = y @ a.q.weight.T + a.q.bias, y @ a.k.weight.T, y @ a.v.weight.T + a.v.bias
+    seen = torch.zeros_like(x)
+    for head in range(a.heads):
+        part = slice(head * dim, (head + 1) * dim)
+        for i in range(len(x)):
+            seen[i, part] = (key[mask][:, part] @ query[i, part] / math.sqrt(dim)).softmax(0) @ value[mask][:, part]
+    x = x + seen @ a.out.weight.T + a.out.bias
+    wide = normed(block.norm2, x) @ block.mlp[0].weight.T + block.mlp[0].bias
+    gelu = wide / 2 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)))
+    return x + gelu @ block.mlp[2].weight.T + block.mlp[2].bias
+
+
+@torch.no_grad()
+def test_a_block_is_its_definition():
+    torch.manual_seed(0)
+    block = TransformerBlock(8, 2)
+    for parameter in block.parameters():
+        parameter.add_(0.3 * torch.randn(parameter.shape))
+    x = torch.randn(2, 7, 8)
+    mask = torch.arange(7) < torch.tensor([7, 4])[:, None]
+    found = block(x, mask)
+    for row in range(2):
+        torch.testing.assert_close(found[row], slow_block(block, x[row], mask[row]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(block(x, None)[0], found[0], atol=1e-6, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_first_positions_alone_and_what_is_projected_before_are_the_same():
+    torch.manual_seed(0)
+    block, x = TransformerBlock(8, 2), torch.randn(2, 7, 8)
+    whole = block(x)
+    torch.testing.assert_close(block(x, count=3), whole[:, :3])
+    torch.testing.assert_close(block(x, None, 3, block.project(x)), whole[:, :3])

@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from cuemark.nn.points import distance_iou_loss, focal_loss, level_sizes, point_targets, pyramid_points
+from cuemark.nn.points import (
+    distance_iou_loss,
+    focal_loss,
+    iou_loss,
+    level_sizes,
+    nearest_targets,
+    point_targets,
+    pyramid_points,
+)
 
 RANGES = ((0.0, 4.0), (4.0, 8.0), (8.0, 1e4))
 
@@ -102,3 +110,66 @@ def test_distance_iou_loss_of_nothing_is_finite():
     assert loss.isfinite()
     assert offsets.grad.isfinite().all()
     assert distance_iou_loss(torch.zeros(0, 2), torch.zeros(0, 2)).shape == (0,)
+
+
+def slow_nearest(points, segments, radius):
+    """Each point by itself: does any segment have it, and where are the nearest start and the nearest end of all?"""
+    positive, offsets = [], []
+    for at, stride, low, high in zip(*(p.tolist() for p in points), strict=True):
+        has = False
+        starts, ends = [math.inf], [math.inf]
+        for start, end in segments:
+            middle = (start + end) / 2
+            inside = max(start, middle - radius * stride) <= at <= min(end, middle + radius * stride)
+            has = has or (inside and low <= max(at - start, end - at) < high)
+            starts += [at - start] * (at >= start)
+            ends += [end - at] * (at <= end)
+        positive.append(has)
+        offsets.append([min(starts) / stride, min(ends) / stride] if has else [0.0, 0.0])
+    return positive, offsets
+
+
+@pytest.mark.parametrize("radius", [1.5, 3.0])
+def test_nearest_ends_are_those_of_the_loop(radius):
+    draw = torch.Generator().manual_seed(0)
+    points = pyramid_points(24, RANGES)
+    start = torch.randint(0, 20, (12, 4), generator=draw).float()  # whole numbers: ends on points, ranges met exactly
+    segments = torch.stack([start, start + torch.randint(1, 12, (12, 4), generator=draw)], dim=2)
+    there = torch.rand(12, 4, generator=draw) < 0.6
+    positive, offsets = nearest_targets(points, segments, there, radius)
+    for q in range(12):
+        expected, reach = slow_nearest(points, segments[q, there[q]].tolist(), radius)
+        assert positive[q].tolist() == expected
+        torch.testing.assert_close(offsets[q], torch.tensor(reach))
+    assert positive.any()
+    assert not positive[~there.any(dim=1)].any()
+
+
+def test_where_two_segments_overlap_the_nearest_start_and_end_may_be_of_either():
+    points = pyramid_points(12, ((0.0, 100.0),))
+    both = torch.tensor([[[0.0, 8.0], [3.0, 11.0]]])
+    positive, offsets = nearest_targets(points, both, torch.ones(1, 2, dtype=torch.bool), 100.0)
+    assert positive.all()
+    assert offsets[0, 5].tolist() == [2.0, 3.0]  # from 3 to 8, which neither is
+    none = nearest_targets(points, both[:, :0], torch.ones(1, 0, dtype=torch.bool), 3.0)
+    assert not none[0].any()
+    assert not none[1].any()
+
+
+def test_differences_over_the_union_are_the_iou_loss_and_squared_middles_make_it_distance_iou():
+    draw = torch.Generator().manual_seed(0)
+    offsets, target = 5 * torch.rand(2, 1000, 2, generator=draw, dtype=torch.float64)
+    shared = [min(a, b) + min(c, d) for (a, c), (b, d) in zip(offsets.tolist(), target.tolist(), strict=True)]
+    union = [max(a, b) + max(c, d) for (a, c), (b, d) in zip(offsets.tolist(), target.tolist(), strict=True)]
+    torch.testing.assert_close(iou_loss(offsets, target),
+                               torch.tensor([1 - s / u for s, u in zip(shared, union, strict=True)]).double(),
+                               atol=1e-6, rtol=0)
+    normalised = (offsets - target).abs().sum(dim=1) / (torch.maximum(offsets, target).sum(dim=1) + 1e-6)
+    torch.testing.assert_close(normalised, iou_loss(offsets, target), atol=1e-6, rtol=0)
+    middle = ((offsets[:, 1] - offsets[:, 0]) - (target[:, 1] - target[:, 0])) / 2
+    hull = torch.maximum(offsets, target).sum(dim=1)
+    torch.testing.assert_close(distance_iou_loss(offsets, target),
+                               iou_loss(offsets, target) + (middle / hull).square(), atol=1e-6, rtol=0)
+    nothing = torch.zeros(1, 2, requires_grad=True)
+    iou_loss(nothing, torch.zeros(1, 2)).sum().backward()
+    assert nothing.grad.isfinite().all()

@@ -6,7 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cuemark.nn.pyramid import ConvStack, ConvTransformerBlock, DepthwiseConv, Pyramid, ScaledPath, halved_max
+from cuemark.nn.pyramid import (
+    ConvHead,
+    ConvStack,
+    ConvTransformerBlock,
+    DepthwiseConv,
+    DepthwiseLevel,
+    Pyramid,
+    ScaledPath,
+    halved_max,
+    over_three,
+    paired_max,
+)
 
 LENGTHS = (13, 8, 1)
 
@@ -105,3 +116,56 @@ def test_a_path_is_left_out_for_whole_samples_and_keeps_its_mean():
     torch.testing.assert_close(out[~gone], torch.full_like(out[~gone], 2 / 0.75))
     assert gone.float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(path.eval()(x), 2 * x)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8])
+def test_a_late_depthwise_convolution_sees_what_tensorflow_sees_of_an_even_length(length):
+    layer, x = DepthwiseConv(5, 2, bias=True, centred=False), torch.randn(2, length, 5)
+    torch.nn.init.normal_(layer.bias)
+    padded = F.pad(x.transpose(1, 2), (0, 2))  # output i sees 2i, 2i + 1 and 2i + 2, which is 0 beyond the end
+    expected = F.conv1d(padded, layer.weight.T[:, None], layer.bias, 2, groups=5).transpose(1, 2)
+    torch.testing.assert_close(layer(x), expected[:, :(length + 1) // 2])
+    assert layer(x).shape[1] == (length + 1) // 2
+    even = DepthwiseConv(5, 1, centred=False)  # with stride 1 there is no other way
+    torch.testing.assert_close(even(x), F.conv1d(x.transpose(1, 2), even.weight.T[:, None], None, 1, 1, groups=5).mT)
+
+
+def test_a_level_is_a_convolution_and_a_norm_of_real_positions():
+    level, (x, mask) = DepthwiseLevel(8, 2), rows()
+    found = level(x * mask[..., None], mask[:, ::2])
+    for row, length in enumerate(LENGTHS):
+        expected = level.norm(level.conv(x[row : row + 1, :length]))
+        torch.testing.assert_close(found[row : row + 1, : expected.shape[1]], expected, atol=1e-6, rtol=1e-5)
+        assert not found[row, expected.shape[1] :].any()
+
+
+@pytest.mark.parametrize("length", [1, 2, 9])
+@pytest.mark.parametrize("bias", [False, True])
+def test_three_shifted_products_are_a_convolution(length, bias):
+    layer, x = torch.nn.Conv1d(5, 4, 3, padding=1, bias=bias), torch.randn(2, length, 5)
+    torch.testing.assert_close(over_three(layer, x), layer(x.mT).mT, atol=1e-6, rtol=1e-5)
+
+
+def test_a_head_normalises_convolves_and_projects_real_positions():
+    torch.manual_seed(0)
+    head, (x, mask) = ConvHead(8, 2, 3, bias=-1.5), rows()
+    found, before = head(x, mask), head.features(x, mask)
+    for row, length in enumerate(LENGTHS):
+        expected = x[row : row + 1, :length]
+        for layer in head.layers:
+            expected = F.relu(F.conv1d(layer.norm(expected).mT, layer.conv.weight, layer.conv.bias, padding=1)).mT
+        torch.testing.assert_close(before[row : row + 1, :length], expected, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(found[row : row + 1, :length], head.out(expected), atol=1e-6, rtol=1e-5)
+    assert head.out.bias.tolist() == [-1.5] * 3
+    assert ConvHead(8, 1, 0).out is None
+    torch.testing.assert_close(ConvHead(8, 0, 0)(x, mask), x)
+
+
+def test_paired_maximum_is_over_real_positions():
+    x, mask = rows()
+    found = paired_max(x, mask)
+    for row, length in enumerate(LENGTHS):
+        for i in range(found.shape[1]):
+            pair = x[row, 2 * i : min(2 * i + 2, length)]
+            expected = pair.amax(dim=0) if len(pair) else torch.zeros(8)
+            torch.testing.assert_close(found[row, i], expected)

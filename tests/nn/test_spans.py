@@ -11,7 +11,7 @@ from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.nn import losses
 from cuemark.nn.maps import boundary_targets, iou_map
-from cuemark.nn.spans import lengths, map_losses, padded, proposals, targets, views
+from cuemark.nn.spans import Window, lengths, map_losses, padded, proposals, shown, targets, views, windows
 from cuemark.segments import Segment
 
 
@@ -92,3 +92,34 @@ def test_an_empty_row_has_no_proposal():
         assert (score == 1).all()
         assert none.shape == (0, 2)
         assert nothing.shape == (0,)
+
+
+@pytest.mark.parametrize(("count", "size", "hop"), [(30, 8, 4), (30, 8, 8), (31, 8, 3), (9, 8, 4), (57, 16, 5)])
+def test_every_cell_is_answered_for_by_the_one_window_in_which_it_is_farther_from_the_cut(count, size, hop):
+    pieces = windows(features(count), size, hop)
+    answered = np.zeros(count, int)
+    for piece in pieces:
+        grid = piece.grid
+        assert isinstance(grid, Window)
+        offset = round(features(count).grid.position(grid.start))
+        np.testing.assert_array_equal(piece.data, features(count).data[offset : offset + size])
+        answered[offset + grid.first : offset + grid.stop] += 1
+        if offset:
+            assert grid.first == (size - hop) // 2
+        else:
+            assert grid.first == 0
+    assert answered.tolist() == [1] * count
+    assert windows(features(8), 8, 4)[0].data.shape == (8, 2)
+    assert not isinstance(windows(features(8), 8, 4)[0].grid, Window)
+
+
+def test_a_segment_is_cut_where_its_window_was_cut_and_half_of_it_has_to_remain():
+    spans = np.array([[-4.0, 4.0], [-6.0, 2.0], [2.0, 11.0], [1.0, 2.0], [20.0, 21.0]])
+    first, second, last = (Window(0.0, 1.0, 8, 1.0, a, b) for a, b in ((0, 6), (2, 6), (2, 8)))
+    inside, enough = shown(second, spans)
+    assert inside.tolist() == [[0, 4], [0, 2], [2, 8], [1, 2], [8, 8]]
+    assert enough.tolist() == [True, False, True, True, False]
+    assert shown(first, spans)[0].tolist()[:3] == [[-4, 4], [-6, 2], [2, 8]]  # nothing was cut where the video begins
+    assert shown(last, spans)[0].tolist()[:3] == [[0, 4], [0, 2], [2, 11]]
+    assert shown(Grid(0.0, 0.5, 8, 1.0), spans)[0].tolist()[0] == [-8, 8]
+    assert shown(second, spans[:0])[1].shape == (0,)

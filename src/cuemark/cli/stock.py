@@ -18,7 +18,7 @@ from cuemark.errors import CallError
 def list_weights(*, json: bool = False) -> None:
     """Which weights are known by name, how large they are, and which are on this machine and where.
 
-    CLIP's can only be fetched: nothing uses them until UnLoc does.
+    CLIP's image towers are encoders of single frames; their text towers read sentences (`encoder.text`).
 
     Parameters
     ----------
@@ -34,9 +34,8 @@ def list_weights(*, json: bool = False) -> None:
         print(jsonlib.dumps([asdict(row) | {"path": str(row.path) if row.path else None} for row in rows]))
         return
     screen().print(tabulated(("name", "licence", "MB", "here"), [
-        (f"{row.name} *" if row.unused else row.name, row.licence,
+        (row.name, row.licence,
          None if row.size is None else f"{row.size / 1e6:.0f}", "yes" if row.path else "no") for row in rows]))
-    print("* fetch only, until UnLoc: nothing uses them yet")
     print(f"kept in {cache() / 'weights'}; CLIP's in the cache of Hugging Face's hub")
 
 
@@ -45,8 +44,6 @@ def list_weights(*, json: bool = False) -> None:
 ))
 def fetch_weights(names: list[str]) -> None:
     """Download released weights; a download that was stopped goes on, and what comes is checked.
-
-    CLIP's are fetch only, until UnLoc: nothing uses them yet.
 
     Parameters
     ----------

@@ -400,7 +400,7 @@ def _trained(path: Path, result: Result, json: bool, classes: Sequence[str]) -> 
     "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp --bf16",
     "cuemark extract videos/ --encoder tsp-activitynet-r2plus1d_34 --out features/tsp --ray local",
 ))
-def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fps: float | None = None,
+def extract(videos: list[Path], *, encoder: str, out: Path, stride: int | None = None, fps: float | None = None,
             crops: Literal[1, 3] = 1, pooling: Literal["mean", "max"] = "mean", bf16: bool = False,
             backend: Literal["eager", "compile", "onnx", "openvino"] = "eager", half: bool = False,
             batch: int | None = None, truth: Path | None = None, workers: int | None = None, device: str = "auto",
@@ -412,11 +412,12 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     videos
         Files, or folders of them, at any depth.
     encoder
-        Encoder checkpoint, a .pth of TSP's or torchvision's, or a name of `cuemark weights list`.
+        Encoder checkpoint, a .pth of TSP's or torchvision's, a name of `cuemark weights list`, or a CLIP's folder.
     out
         Features folder: one .npy for each video, features.json, and failed.json where some could not be read.
     stride
-        Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips.
+        Frames (at the encoder's rate, 15 a second in the papers) between the starts of clips; by default a clip's own
+        length (16; 1 for a CLIP).
     fps
         Frames a second that clips are made of; by default what the encoder was trained with.
     crops
@@ -483,10 +484,13 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int = 16, fp
     "cuemark localize videos/ --model runs/gtad/localizer.safetensors --out predictions.json",
     "cuemark localize match.mp4 --model runs/tan2d/localizer.safetensors --query 'the red star spins'",
     "cuemark localize match.mp4 --model runs/qat/localizer.safetensors --examples clip1.mp4:3-7 clip2.mp4:10-12",
+    "cuemark localize match.mp4 --model runs/unloc/localizer.safetensors --classes 'long jump','high jump',hurdles",
     "cuemark localize features/clap --model runs/tan2d/localizer.safetensors --truth test.json --out answers.json",
 ))
 def localize(videos: list[Path], *, model: Path, query: Several = None,
-             examples_: Annotated[Several, Parameter(name="--examples")] = None, truth: Path | None = None,
+             examples_: Annotated[Several, Parameter(name="--examples")] = None, classes: Several = None,
+             prompts: Literal["first", "outputs", "embeddings"] = "first", shortlist: int | None = None,
+             truth: Path | None = None,
              subset: list[str] | None = None, proposals: Path | None = None, names: str | None = None,
              labels: Several = None, top: int = 10, out: Path | None = None, device: str = "auto",
              json: bool = False) -> int:
@@ -502,6 +506,14 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         A sentence to find, for a localizer that is asked sentences; may be repeated.
     examples_
         FILE:START-END in seconds, what to find more of, for a localizer that is shown examples; may be repeated.
+    classes
+        Names of what to find, with commas between them, for a localizer with an open vocabulary (unloc); names that it
+        was never trained on too. By default those that it was trained on.
+    prompts
+        In which words it is asked for a class: the first of 28 prompts, or all, averaging the outputs (28 times the
+        work) or the embeddings (no more work).
+    shortlist
+        Ask only for the so many classes that each video looks most like to its encoder.
     truth
         Of a features folder: take the videos of this truth file, and ask each its own sentences.
     subset
@@ -534,7 +546,8 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
 
     if subset and truth is None:
         raise CallError("--subset takes splits of a truth; name it with --truth.")
-    trained = load(model, chosen(device))
+    trained = load(model, chosen(device), prompts, shortlist)
+    asked_for = [name.strip() for some in classes or () for name in some.split(",") if name.strip()]
     if names is not None and labels:
         raise CallError("--names and --labels both name what is found; give one of them.")
     told_by = None if names is None and not labels else names_by(names or labels or "", trained)
@@ -544,7 +557,7 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         if known is not None and subset:
             known = part(known, *subset)
         found = localize_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
-                                  queries=query or (), examples=examples_ or (), truth=known,
+                                  queries=query or (), examples=examples_ or (), classes=asked_for, truth=known,
                                   proposals=None if proposals is None else predictions_of(proposals), names=told_by)
     else:
         for name, value in (("truth", truth), ("proposals", proposals)):
@@ -553,7 +566,7 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         files = video.expand(videos)
         if not files:
             raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-        found, failed = localize_all(files, trained, query or (), examples_ or (), told_by)
+        found, failed = localize_all(files, trained, query or (), examples_ or (), told_by, asked_for)
     told = {"failed": failed} if failed else {}
     if out is not None and found:
         write_predictions(out, found, told)

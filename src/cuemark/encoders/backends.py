@@ -37,6 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cuemark.encoders.clip import ImageTower
 from cuemark.encoders.resnet3d import Pooling, ResNet3D, pooled
 from cuemark.errors import CallError, unknown, within
 
@@ -47,8 +48,8 @@ Shape = tuple[int, int, int, int, int]
 Run = Callable[[Tensor], Tensor]
 
 
-def ready(network: ResNet3D, backend: Backend, clips: Shape, *, pooling: Pooling = "mean", bf16: bool = False,
-          threads: int = 1) -> Run:
+def ready(network: ResNet3D | ImageTower, backend: Backend, clips: Shape, *, pooling: Pooling = "mean",
+          bf16: bool = False, threads: int = 1) -> Run:
     """Make a network ready for clips of one shape; all that is slow (compiling, folding) happens here.
 
     The function that comes back may be called from several threads at once. Each call computes on ``threads`` threads;
@@ -72,18 +73,22 @@ def ready(network: ResNet3D, backend: Backend, clips: Shape, *, pooling: Pooling
         ``(B, F)``, without gradients. It raises ``ValueError`` for any other shape.
 
     Raises:
-        CallError: an unknown backend, fewer than one thread, a package or compiler that is not there, or ``bf16`` with
-            ``onnx``.
+        CallError: an unknown backend, fewer than one thread, a package or compiler that is not there, ``bf16`` with
+            ``onnx``, or any but ``eager`` for the image tower of a CLIP.
     """
     if backend not in BACKENDS:
         raise unknown("backend", backend, BACKENDS)
     within("threads", threads, 1)
-    if backend == "onnx":
+    if backend == "eager":
+        run = _eager(network, clips, pooling, bf16, threads)
+    elif isinstance(network, ImageTower):
+        raise CallError(f"the backend '{backend}' computes video ResNets; use eager for the image tower of a CLIP.")
+    elif backend == "onnx":
         run = _onnx(network, clips, pooling, bf16, threads)
     elif backend == "openvino":
         run = _openvino(network, clips, pooling, bf16, threads)
     else:
-        run = (_compiled if backend == "compile" else _eager)(network, clips, pooling, bf16, threads)
+        run = _compiled(network, clips, pooling, bf16, threads)
 
     def checked(batch: Tensor) -> Tensor:
         if batch.shape != clips:
@@ -111,7 +116,7 @@ def _threads(count: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------- PyTorch
 
 
-def _eager(network: ResNet3D, clips: Shape, pooling: Pooling, bf16: bool, threads: int) -> Run:
+def _eager(network: ResNet3D | ImageTower, clips: Shape, pooling: Pooling, bf16: bool, threads: int) -> Run:
     def run(batch: Tensor) -> Tensor:
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
             return network(batch, pooling)

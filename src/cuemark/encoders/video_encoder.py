@@ -1,6 +1,7 @@
 """A video encoder as it is used: network, how it looks at video, and the class head it was trained with, in one file.
 
-A checkpoint of kind ``encoder`` holds ``network.*`` and, where its objective had one, the linear ``class_head.*``;
+The network is a video ResNet, or the image tower of a CLIP, whose clips are single frames. A checkpoint of kind
+``encoder`` holds ``network.*`` and, where its objective had one, the linear ``class_head.*``;
 its description says the network's and the clips' configuration, the class names, and how it was made.
 """
 
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from cuemark import checkpoint
 from cuemark.clips import ClipConfig
+from cuemark.encoders import clip as images
+from cuemark.encoders.clip import ImageTower
 from cuemark.encoders.published import load_weights
 from cuemark.encoders.resnet3d import Config, ResNet3D
 from cuemark.errors import ModelError
@@ -26,7 +29,7 @@ from cuemark.settings import build
 class VideoEncoder:
     """Clips to features, with everything that says what the features mean."""
 
-    network: ResNet3D
+    network: ResNet3D | ImageTower
     clip: ClipConfig
     name: str
     """Objective and architecture, for people."""
@@ -35,7 +38,7 @@ class VideoEncoder:
     class_head: dict[str, Tensor] = field(default_factory=dict)
     """``weight (K, F)`` and ``bias (K,)``, or empty."""
     extra: dict[str, Tensor] = field(default_factory=dict)
-    """Other parts of the objective that someone may want later (CLAP's projections), by name."""
+    """Other parts of the objective that someone may want later (CLAP's projections, CLIP's), by name."""
     made: dict[str, Any] = field(default_factory=dict)
     """Objective, recipe, scores."""
 
@@ -61,7 +64,11 @@ class VideoEncoder:
     @classmethod
     def from_parts(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> VideoEncoder:
         """The inverse of :meth:`to_tensors` and :meth:`to_meta`; ``where`` names the file in errors."""
-        network = ResNet3D(build(Config, meta["network"], where))
+        network: ResNet3D | ImageTower
+        if meta["network"].get("kind") == "clip":
+            network = ImageTower(build(images.Config, meta["network"], where))
+        else:
+            network = ResNet3D(build(Config, meta["network"], where))
         try:
             network.load_state_dict(checkpoint.section(tensors, "network"))
         except RuntimeError as error:

@@ -1,10 +1,10 @@
 """Released weights by name: listed, fetched once, checked, loaded.
 
 :data:`WEIGHTS` has the thirteen encoders of TSP (Alwassel et al., ICCVW 2021; release ``model_weights`` of
-github.com/HumamAlwassel/TSP), torchvision's two of Kinetics-400 that fit our networks, and three CLIP models. All file
-names of TSP are as the release's own table has them; none is derived from a pattern. What our names say:
-``objective-dataset-encoder``, with the pooling of the global video feature before the encoder where it is not the
-paper's (max).
+github.com/HumamAlwassel/TSP), torchvision's two of Kinetics-400 that fit our networks, and three CLIP models, whose
+image towers are encoders of single frames. All file names of TSP are as the release's own table has them; none is
+derived from a pattern. What our names say: ``objective-dataset-encoder``, with the pooling of the global video feature
+before the encoder where it is not the paper's (max).
 
 Files ``….pth`` lie in ``$CUEMARK_CACHE/weights`` (``~/.cache/cuemark/weights``), CLIP's in the cache of Hugging Face's
 hub. The name of every file ends in the first 8 hex digits of its sha256: that is the check after a download, for a file
@@ -26,14 +26,17 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from cuemark import checkpoint
 from cuemark.clips import ClipConfig
+from cuemark.encoders import clip
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, ModelError, unknown
 from cuemark.progress import Bar, say
+from cuemark.text import check_activation, from_hub, model_kind
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
@@ -64,17 +67,12 @@ class Published:
     hub: str | None = None
     """Name on Hugging Face's hub, as transformers takes it."""
     encoder: str | None = None
-    """Name in :data:`cuemark.encoders.ENCODERS`; None for what is no video encoder."""
+    """Name in :data:`cuemark.encoders.ENCODERS`; None for CLIP."""
     clip: ClipConfig | None = None
     """How it looks at video; None likewise."""
     size: int | None = None
     """Bytes, where whoever released them says so: torchvision does to a thousandth of a MiB."""
     note: str = ""
-
-    @property
-    def unused(self) -> bool:
-        """Whether they can be fetched, and nothing here uses them yet: UnLoc will."""
-        return self.encoder is None
 
     @property
     def file(self) -> str:
@@ -177,7 +175,7 @@ def cached(name: str) -> Path | None:
     """
     entry = _released(name)
     if entry.hub:
-        return _from_hub(entry.hub, here=True)
+        return from_hub(entry.hub, here=True)
     place = _place(entry)
     return place if place.is_file() and _digest(place).startswith(entry.sha256) else None
 
@@ -194,8 +192,6 @@ class Listed:
     """Address, or name on the hub."""
     size: int | None
     """Bytes; None where nobody says so before they are here."""
-    unused: bool
-    """Whether nothing here uses them yet."""
     path: Path | None
     """Where it lies on this machine; None for what is not here. Its digest is not checked: :func:`fetch` does."""
     note: str
@@ -207,12 +203,12 @@ def listing() -> list[Listed]:
     for name, entry in WEIGHTS.items():
         size = entry.size
         if entry.hub:
-            path = _from_hub(entry.hub, here=True)
+            path = from_hub(entry.hub, here=True)
         else:
             path = _place(entry) if _place(entry).is_file() else None
             size = path.stat().st_size if path else size
         rows.append(Listed(name, entry.encoder, entry.source, entry.licence, entry.url or entry.hub or "", size,
-                           entry.unused, path, entry.note))
+                           path, entry.note))
     return rows
 
 
@@ -237,7 +233,7 @@ def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> P
     """
     entry = _released(name)
     if entry.hub:
-        folder = _from_hub(entry.hub, here=False)
+        folder = from_hub(entry.hub)
         assert folder is not None
         return folder
     place = _place(entry)
@@ -378,33 +374,20 @@ def _unwritable(entry: Published, error: OSError) -> ModelError:
                       "CUEMARK_CACHE to another folder, and run again: what has come so far is kept.")
 
 
-_HUB_FILES = ["*.json", "*.txt"]
-_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the latter only where the former is not; of several formats
-
-
-def _from_hub(model: str, here: bool) -> Path | None:
-    """The model's folder in the hub's own cache; ``here`` downloads nothing and answers None where files lack."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        for file in _HUB_WEIGHTS:
-            folder = Path(snapshot_download(model, allow_patterns=[*_HUB_FILES, file], local_files_only=here))
-            if (folder / file).is_file() and (folder / "config.json").is_file():
-                return folder
-        problem = f"it has neither {' nor '.join(_HUB_WEIGHTS)}"
-    except (OSError, ValueError) as error:
-        problem = _reason(error)
-    if here:
-        return None
-    raise ModelError(f"'{model}' could not be had from the hub ({problem}); run again with a connection, or copy the "
-                     "hub's cache from a machine that has it.")
-
-
 # ---------------------------------------------------------------------------------------------- using
+
+
+_CLIPS: dict[str, Literal["cls", "gap"]] = {"clip": "cls", "clip-gap": "gap"}
+FRAMES = 2.0
+"""Frames a second that a CLIP looks at unless it is told otherwise: UnLoc's rate on COIN (section 4.1). Short videos of
+fast things want more (``--fps``)."""
 
 
 def load(name_or_path: str | Path) -> VideoEncoder:
     """A video encoder: released weights by name, a ``.pth`` of TSP's or torchvision's kind, or a cuemark checkpoint.
+
+    A CLIP's image tower (:func:`clip_encoder`) goes by its name (``clip-b16``), by its folder, or as ``clip:`` and
+    anything that transformers knows it by, a model of the hub among them; ``clip-gap:`` averages its patches.
 
     Released weights are known by their digest, whatever their file is called: they get the way of looking at video that
     they were trained with, and ``made`` says where they are from. Other ``.pth`` files look at video as
@@ -415,18 +398,57 @@ def load(name_or_path: str | Path) -> VideoEncoder:
         ModelError: see :func:`fetch` and :meth:`VideoEncoder.load`; a file with a released name that is another file;
             weights that are no video encoder's.
     """
-    entry = WEIGHTS.get(str(name_or_path))
+    name = str(name_or_path)
+    prefix, _, rest = name.partition(":")
+    if prefix in _CLIPS and rest:
+        return clip_encoder(rest, _CLIPS[prefix])
+    entry = WEIGHTS.get(name.replace("clip-vit-", "clip-"))
     if entry is not None:
-        if entry.encoder is None:
-            raise ModelError(f"'{name_or_path}' is not a video encoder but a model of images and text; "
-                             f"video encoders are: {', '.join(n for n, e in WEIGHTS.items() if e.encoder)}.")
-        return _foreign(fetch(str(name_or_path)))
+        return clip_encoder(name) if entry.hub else _foreign(fetch(name))
     path = Path(name_or_path)
+    if path.is_dir() and model_kind(path) == "clip":
+        return clip_encoder(path)
     if path.suffix in _FOREIGN and path.is_file():
         return _foreign(path)
     if path.suffix or path.exists() or len(path.parts) > 1:
         return VideoEncoder.load(path)
     raise unknown("weights", str(name_or_path), WEIGHTS)
+
+
+def clip_encoder(source: str | Path, pooling: Literal["cls", "frame", "gap"] = "cls", frames: int = 0,
+                 fps: float = FRAMES, short_side: int | None = None) -> VideoEncoder:
+    """The image tower of a CLIP as an encoder of clips of one frame.
+
+    Its ``extra`` has ``projection`` ``(P, dim)``, with which features of ``"cls"`` are compared with the vectors of the
+    :class:`~cuemark.text.TextEncoder` of the same name, and ``log_scale``, CLIP's temperature.
+
+    Args:
+        source: a name of :data:`WEIGHTS`, a folder in transformers' layout, or a model of the hub.
+        pooling: see :class:`cuemark.encoders.clip.Config`.
+        frames: N, for ``"frame"``.
+        fps: frames a second.
+        short_side: pixels that a frame's shorter side is brought to before its centre is cut; None: those of the centre
+            (CLIP's own way). UnLoc's release has 256 for 224.
+
+    Raises:
+        ModelError: there is no such CLIP, or its files are damaged.
+    """
+    folder = clip.Folder.read(source)
+    tower = clip.image_tower(folder, pooling, frames)
+    side = tower.config.image
+    name = str(source)
+    known = WEIGHTS.get(name.replace("clip-vit-", "clip-"))
+    made: dict[str, Any] = {"text": name}
+    check_activation(name, tower.config.activation)
+    if known is not None:
+        made |= {"name": name, "url": known.hub, "source": known.source, "licence": known.licence}
+    look = ClipConfig(frames=1, fps=fps, short_side=side if short_side is None else short_side, crop=side,
+                      mean=folder.mean, std=folder.std)
+    extra = {"projection": folder.projection}
+    if "logit_scale" in folder.weights:
+        extra["log_scale"] = folder.weights["logit_scale"].float()
+    title = "clip" if pooling == "cls" else f"clip {pooling}"
+    return VideoEncoder(tower, look, f"{title} {name if known else Path(name).name}", extra=extra, made=made)
 
 
 def _foreign(path: Path) -> VideoEncoder:

@@ -9,26 +9,28 @@ from typing import Any
 from torch import Tensor
 
 from cuemark.errors import unknown
-from cuemark.localizers import actionformer, bmn, gtad, pgcn, qat, tan2d
+from cuemark.localizers import actionformer, bmn, gtad, pgcn, qat, tan2d, unloc
 from cuemark.localizers.actionformer import ActionFormer
 from cuemark.localizers.bmn import BMN
 from cuemark.localizers.gtad import GTAD
 from cuemark.localizers.pgcn import PGCN
 from cuemark.localizers.qat import QAT
 from cuemark.localizers.tan2d import TAN2D
+from cuemark.localizers.unloc import UnLoc
 from cuemark.settings import build as settings
 
-LOCALIZERS: dict[str, type[ActionFormer] | type[BMN] | type[GTAD] | type[PGCN] | type[QAT] | type[TAN2D]] = {
-    "actionformer": ActionFormer, "bmn": BMN, "gtad": GTAD, "pgcn": PGCN, "qat": QAT, "tan2d": TAN2D}
+LOCALIZERS: dict[str, type[ActionFormer] | type[BMN] | type[GTAD] | type[PGCN] | type[QAT] | type[TAN2D] | type[UnLoc]
+                 ] = {
+    "actionformer": ActionFormer, "bmn": BMN, "gtad": GTAD, "pgcn": PGCN, "qat": QAT, "tan2d": TAN2D, "unloc": UnLoc}
 """File name -> class, made as ``GTAD(GTAD.config_type(…), dim, classes)``."""
 RELEASED: dict[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "actionformer": actionformer.released, "bmn": bmn.released, "gtad": gtad.released,
-    "pgcn": pgcn.released, "qat": qat.released, "tan2d": tan2d.released}
+    "pgcn": pgcn.released, "qat": qat.released, "tan2d": tan2d.released, "unloc": unloc.released}
 """File name -> what makes the weights in the papers' own checkpoints ours."""
 
 
 def build(name: str, config: Mapping[str, Any], dim: int, classes: Sequence[str]
-          ) -> ActionFormer | BMN | GTAD | PGCN | QAT | TAN2D:
+          ) -> ActionFormer | BMN | GTAD | PGCN | QAT | TAN2D | UnLoc:
     """A localizer by name, with the paper's settings except those given.
 
     Args:

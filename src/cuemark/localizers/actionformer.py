@@ -42,16 +42,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuemark.batch import Batch
+from cuemark.batch import Asked, Batch
 from cuemark.errors import CallError, ModelError, unknown
-from cuemark.grid import Features, Grid
+from cuemark.grid import Features
 from cuemark.localizers.layout import Layout
 from cuemark.nn import spans
 from cuemark.nn.attention import sinusoids
@@ -177,16 +177,6 @@ class Config:
                    keep=100)
 
 
-@dataclass(frozen=True, slots=True)
-class Window(Grid):
-    """The grid of a part of a video: its cells, and those of them that it answers for; others do for the rest."""
-
-    first: int
-    """The first cell it answers for; 0 only where the features begin."""
-    stop: int
-    """After the last one; ``count`` only where the features end."""
-
-
 class ActionFormer(nn.Module):
     """The network, its losses and its answers; see the module's docstring.
 
@@ -198,7 +188,7 @@ class ActionFormer(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
-    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    asked: ClassVar[Asked] = "classes"
     judges: ClassVar[bool] = False
 
     positives: Tensor
@@ -237,22 +227,9 @@ class ActionFormer(nn.Module):
         Raises:
             DataError: the features have no row, or their video no length.
         """
-        grid, size = features.grid, self.config.positions
+        size = self.config.positions
         spans.refuse_empty(features)
-        if self.config.span == "video":
-            return [features.resample(size)]
-        if grid.count <= size:
-            return [features]
-        hop = size // 2
-        firsts = range(0, math.ceil((grid.count - size) / hop) * hop + 1, hop)
-        # two neighbours share the rows from the second one's first to the first one's last: each answers for half
-        seams = [0, *(first + hop // 2 for first in firsts[1:]), grid.count]
-        pieces = []
-        for first, begin, stop in zip(firsts, seams[:-1], seams[1:], strict=True):
-            data = features.data[first:first + size]
-            part = Window(grid.seconds(first), grid.step, len(data), grid.window, begin - first, stop - first)
-            pieces.append(Features(data, part, features.duration))
-        return pieces
+        return [features.resample(size)] if self.config.span == "video" else spans.windows(features, size, size // 2)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """What every point says, the points of the finest level first; what padded ones say means nothing.
@@ -297,10 +274,7 @@ class ActionFormer(nn.Module):
         rows: list[tuple[np.ndarray, list[int]]] = []
         for grid, truth in zip(batch.grids, batch.truth, strict=True):
             meant = [s for s in truth if s.duration > 0 and (not self.named or s.label in indices)]
-            whole = grid.position(times(meant))
-            low, high = _cuts(grid)
-            inside = whole.clip(low, high)
-            kept = (inside[:, 1] - inside[:, 0]) >= 0.5 * (whole[:, 1] - whole[:, 0])
+            inside, kept = spans.shown(grid, times(meant))
             labels = [indices[str(s.label)] if self.named else 0 for s, k in zip(meant, kept, strict=True) if k]
             rows.append((inside[kept] - 0.5, labels))
         most, device = max(len(labels) for _, labels in rows), batch.features.device
@@ -339,7 +313,7 @@ class ActionFormer(nn.Module):
         points = pyramid_points(length, c.ranges, batch.features.device)
         asked = self._real(batch)
         for row, grid in enumerate(batch.grids):
-            if isinstance(grid, Window):
+            if isinstance(grid, spans.Window):
                 asked[row] &= (points.position >= grid.first) & (points.position < grid.stop)
         score = out["class"].float().sigmoid() * asked[..., None]
         classes = score.shape[2]
@@ -356,13 +330,13 @@ class ActionFormer(nn.Module):
         point, label = chosen // classes, (chosen % classes).cpu().numpy()
         reach = out["offset"].double().gather(1, point[..., None].expand(-1, -1, 2)) * points.stride[point][..., None]
         at = points.position[point].double()
-        spans = torch.stack([at - reach[..., 0], at + reach[..., 1]], dim=2).cpu().numpy() + 0.5
+        placed = torch.stack([at - reach[..., 0], at + reach[..., 1]], dim=2).cpu().numpy() + 0.5
         found = scores.double().cpu().numpy()
 
         answers = []
         for row, grid in enumerate(batch.grids):
-            seconds = np.clip(grid.seconds(spans[row]), 0.0, batch.durations[row])
-            long = spans[row, :, 1] - spans[row, :, 0] > c.shortest
+            seconds = np.clip(grid.seconds(placed[row]), 0.0, batch.durations[row])
+            long = placed[row, :, 1] - placed[row, :, 0] > c.shortest
             kept = long & (found[row] > c.threshold) & (seconds[:, 1] > seconds[:, 0])
             answers.append([Segment(a, b, self.classes[k] if self.named else None, s) for (a, b), k, s in
                             zip(seconds[kept].tolist(), label[row, kept].tolist(), found[row, kept].tolist(),
@@ -383,13 +357,6 @@ class ActionFormer(nn.Module):
     def _real(self, batch: Batch) -> Tensor:
         """``(B, N)`` bool: points that stand on a real position."""
         return torch.cat([batch.mask[:, :: 2**level] for level in range(len(self.config.attention))], dim=1)
-
-
-def _cuts(grid: Grid) -> tuple[float, float]:
-    """Between which positions truth is cut: where a window was cut from its video; nowhere else."""
-    if not isinstance(grid, Window):
-        return -math.inf, math.inf
-    return (-math.inf if grid.first == 0 else 0.0), (math.inf if grid.stop == grid.count else float(grid.count))
 
 
 # --------------------------------------------------------------------------------------------------- what was released

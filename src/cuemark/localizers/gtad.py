@@ -42,13 +42,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuemark.batch import Batch
+from cuemark.batch import Asked, Batch
 from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features
 from cuemark.localizers.classify import NAMES, SpanClassifier, classifier, name_by, named, span_loss
@@ -163,7 +163,7 @@ class GTAD(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
-    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    asked: ClassVar[Asked] = "classes"
     judges: ClassVar[bool] = False
 
     _cell: Tensor

@@ -48,14 +48,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuemark.batch import Batch
+from cuemark.batch import Asked, Batch
 from cuemark.errors import CallError, ModelError
 from cuemark.grid import Features
 from cuemark.localizers.layout import Layout
@@ -210,7 +210,7 @@ class PGCN(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
-    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "classes"
+    asked: ClassVar[Asked] = "classes"
     judges: ClassVar[bool] = True
 
     seen: Tensor

@@ -53,14 +53,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuemark.batch import Batch, Examples
+from cuemark.batch import Asked, Batch, Examples
 from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features
 from cuemark.localizers.classify import named
@@ -165,7 +165,7 @@ class QAT(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
-    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "examples"
+    asked: ClassVar[Asked] = "examples"
     judges: ClassVar[bool] = False
 
     def __init__(self, config: Config, dim: int, classes: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 Most know a fixed set of classes and are asked nothing: one answer for each video. Others are asked *questions* about a
 video, as many as one likes, and answer each for itself: a sentence (:class:`Question` with ``query``), or examples of
-what is looked for, with which an answer is named (``examples`` and ``label``). A localizer that judges the proposals of
-another gets these beside the features.
+what is looked for, with which an answer is named (``examples`` and ``label``). One with an open vocabulary is asked
+for classes by their names (``label`` alone), all together in one answer, or sentences. A localizer that judges the
+proposals of another gets these beside the features.
 
 Here are the batches of the three kinds that the loop trains on, and :func:`predict`, the one way from features to
 segments: cut each video into the views that the network wants, ask, settle the candidates of all views at once.
@@ -22,8 +23,14 @@ from torch import Tensor, nn
 from cuemark.batch import Batch, Examples, Localizer, Sentences
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
+from cuemark.localizers.frames import ids_of
 from cuemark.segments import Predictions, Segment, Truth
+from cuemark.text import ACTION_PROMPTS, GloVe, TextEncoder, words_of
 
+_CLASSES = -1
+"""In place of a question's number: all classes that are asked for by their names."""
+PLAIN = ("{}",)
+"""The name of a class alone is said for it."""
 Words = Callable[[Sequence[str]], list[Tensor]]
 """Sentences to the ``(W, E)`` vectors of the words of each (:meth:`cuemark.text.TextEncoder.words`)."""
 
@@ -37,13 +44,24 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a video: a sentence, or examples."""
+    """What is asked of a video: a sentence, examples, or a class by its name."""
 
     query: str | None = None
     """The sentence; answers carry it."""
     examples: tuple[Example, ...] = ()
     label: str | None = None
-    """What answers to examples are called."""
+    """What answers to examples are called; without examples, the class that is asked for."""
+    weight: float = 1.0
+    """In training on some of many classes: how many this one stands for."""
+
+    def said(self, prompt: str = "{}") -> str:
+        """What is read: the sentence, or the class in the words of ``prompt``."""
+        return self.query if self.query is not None else prompt.format(self.label)
+
+    @property
+    def named(self) -> bool:
+        """Whether it asks for a class by its name."""
+        return self.query is None and not self.examples and self.label is not None
 
 
 class Row(NamedTuple):
@@ -56,11 +74,12 @@ class Row(NamedTuple):
     proposals: Sequence[Segment] | None = None
 
 
-def collate(rows: Sequence[Row], words: Words | None = None) -> Batch:
+def collate(rows: Sequence[Row], words: Words | None = None, prompts: Sequence[str] = PLAIN) -> Batch:
     """Rows, each with as many questions as it has, as one batch.
 
     Args:
         words: what reads sentences; only needed where any is asked.
+        prompts: what is said for a class (``"a photo of {}."``); with several, one for each question in turn.
     """
     batch = Batch.collate([row.view for row in rows])
     if all(row.truth is not None for row in rows):
@@ -68,8 +87,11 @@ def collate(rows: Sequence[Row], words: Words | None = None) -> Batch:
     questions = [question for row in rows for question in row.questions]
     if questions:
         batch.about = torch.tensor([i for i, row in enumerate(rows) for _ in row.questions])
-        if words is not None and questions[0].query is not None:
-            batch.sentences = Sentences.collate(words([question.query or "" for question in questions]))
+        if words is not None and not questions[0].examples:
+            said = [question.said(prompts[i % len(prompts)]) for i, question in enumerate(questions)]
+            batch.sentences = Sentences.collate(words(said))
+            if any(question.weight != 1 for question in questions):
+                batch.weight = torch.tensor([question.weight for question in questions])
         if questions[0].examples:
             batch.examples = Examples.collate([question.examples for question in questions])
     if rows[0].proposals is not None:
@@ -84,13 +106,20 @@ def collate(rows: Sequence[Row], words: Words | None = None) -> Batch:
 class FeatureData:
     """Batches of rows in an order of their own in every epoch, which depends on (seed, epoch) alone.
 
-    A row is a view of a video with its truth; to a localizer that is asked sentences, with one question.
+    A row is a view of a video with its truth; to a localizer that is asked sentences, with one question. With
+    ``classes``, each row is asked for classes by their names: all, or those that it shows and ``negatives`` others.
     """
 
     rows: list[Row]
     batch: int
     seed: int = 0
     words: Words | None = None
+    classes: Sequence[str] = ()
+    negatives: int | None = None
+    """How many of the classes that a row does not show it is asked for, drawn anew each time; each then stands for as
+    many as were left out. None: all."""
+    prompts: Sequence[str] = PLAIN
+    """What is said for a class, drawn for each question."""
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch)
@@ -98,7 +127,35 @@ class FeatureData:
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         order = np.random.default_rng((self.seed, number)).permutation(len(self.rows))
         for i in range(skip, len(self)):
-            yield collate([self.rows[j] for j in order[i * self.batch : (i + 1) * self.batch]], self.words)
+            rows = [self.rows[j] for j in order[i * self.batch : (i + 1) * self.batch]]
+            if not self.classes:
+                yield collate(rows, self.words)
+                continue
+            rng = np.random.default_rng((self.seed, number, i))
+            rows = [asked_for(row, self.classes, self.negatives, rng) for row in rows]
+            count = sum(len(row.questions) for row in rows)
+            drawn = [self.prompts[k] for k in rng.integers(len(self.prompts), size=count)]
+            yield collate(rows, self.words, drawn)
+
+
+def asked_for(row: Row, classes: Sequence[str], negatives: int | None, rng: np.random.Generator) -> Row:
+    """A row of training with its segments sorted into one question for each class.
+
+    Args:
+        row: its truth is one list, of labelled segments.
+        negatives: see :attr:`FeatureData.negatives`.
+    """
+    segments = [s for part in row.truth or () for s in part]
+    there = {s.label for s in segments}
+    absent = [name for name in classes if name not in there]
+    weight = 1.0
+    if negatives is not None and negatives < len(absent):
+        weight = len(absent) / negatives if negatives else 1.0
+        absent = [absent[i] for i in sorted(rng.permutation(len(absent))[:negatives])]
+    asked = [Question(label=name, weight=1.0) for name in classes if name in there]
+    asked += [Question(label=name, weight=weight) for name in absent]
+    return Row(row.view, [[s for s in segments if s.label == question.label] for question in asked], asked,
+               row.proposals)
 
 
 @dataclass
@@ -149,24 +206,56 @@ class EpisodeData:
         return Row(view, [self.known[label][vid]], [Question(examples=examples, label=label)])
 
 
+def reading(network: Localizer, text: str | None) -> tuple[Words | None, Sequence[str]]:
+    """What reads the questions of a localizer, and what is said for a class in inference.
+
+    Args:
+        text: :func:`cuemark.text.words_of`; None where nothing is read.
+
+    Raises:
+        CallError: vectors of words have none for a whole sentence.
+        ModelError: see :func:`cuemark.text.words_of`.
+    """
+    if network.asked == "text" and network.config.fusion == "none":
+        return network.one_hot, PLAIN  # type: ignore[attr-defined]
+    if text is None:
+        return None, PLAIN
+    reader = words_of(text)
+    tower = getattr(network, "text", None) if network.asked == "text" else None
+    if tower is not None and isinstance(reader, TextEncoder):
+        return ids_of(reader), ACTION_PROMPTS[:1]
+    if network.asked != "text" or network.config.tokens == "all":
+        return reader.words, ACTION_PROMPTS[:1]
+    if isinstance(reader, GloVe):
+        raise CallError(f"'{text}' has vectors of words, and none of whole sentences; name a text encoder, such as "
+                        "minilm, or set options.tokens = \"all\".")
+    return lambda said: list(reader.encode(said)[:, None]), ACTION_PROMPTS[:1]
+
+
 def rows_of(network: Localizer, features: Mapping[str, Features], truth: Truth,
             proposals: Mapping[str, Sequence[Segment]] | None = None) -> list[Row]:
     """What a localizer trains on: each view of each video that has features; asked sentences, one row for each.
 
-    A sentence is asked of the views that show at least half of its moment.
+    A sentence is asked of the views that show at least half of its moment. One that is asked text is asked sentences
+    where its task is to ``"retrieve"``.
     """
     rows = []
     for vid, video in truth.items():
         if vid not in features:
             continue
         for view in network.views(features[vid]):
-            if network.asked == "sentence":
+            if retrieves(network):
                 rows += [Row(view, [moments], [question]) for question, moments in questions_of(video.annotations)
                          if any(_shown(view, s) for s in moments)]
             else:
                 rows.append(Row(view, [video.annotations], (),
                                 None if proposals is None else list(proposals.get(vid, ()))))
     return rows
+
+
+def retrieves(network: Localizer) -> bool:
+    """Whether what it learns to answer are sentences."""
+    return network.asked == "sentence" or (network.asked == "text" and network.config.task == "retrieve")
 
 
 def _shown(view: Features, moment: Segment) -> bool:
@@ -208,49 +297,62 @@ def shown(support: Sequence[tuple[str, Segment]], features: Mapping[str, Feature
 @torch.no_grad()
 def predict(network: Localizer, features: Mapping[str, Features], batch: int = 16, *,
             questions: Mapping[str, Sequence[Question]] | None = None, words: Words | None = None,
-            proposals: Mapping[str, Sequence[Segment]] | None = None) -> Predictions:
+            prompts: Sequence[str] = PLAIN, proposals: Mapping[str, Sequence[Segment]] | None = None,
+            look: Callable[[Batch], Batch] | None = None) -> Predictions:
     """The segments that a localizer finds in videos whose features are given; best first, in seconds.
 
     Every video is cut into the views the network wants; candidates of all views of a video (and question) are settled
-    together. Answers to questions come question by question, and carry its ``query`` or its ``label``.
+    together. Answers to questions come question by question, and carry its ``query`` or its ``label``; classes that are
+    asked for by their names are one question, settled together.
 
     Args:
         batch: views, or questions, that go through the network together.
         questions: of each video, to a localizer that is asked any.
         words: what reads sentences.
+        prompts: what is said for a class that is asked for by its name; with several, the network is asked in each and
+            its outputs are averaged (UnLoc's ensemble, so many times the work).
         proposals: of each video, to a localizer that judges them.
+        look: gives batches what towers inside the localizer are fed (:class:`cuemark.localizers.frames.Inputs`).
 
     Raises:
-        CallError: the localizer is asked sentences or examples and ``questions`` are missing, or it judges proposals
-            and there are none.
+        CallError: the localizer is asked sentences, examples or text and ``questions`` are missing, or it judges
+            proposals and there are none.
     """
     if network.asked != "classes" and questions is None:
-        raise CallError("this localizer answers questions; " + (
-            "ask it a sentence (--query)." if network.asked == "sentence" else
-            "show it examples of what to find (--examples)."))
+        raise CallError("this localizer answers questions; " + {
+            "sentence": "ask it a sentence (--query).", "examples": "show it examples of what to find (--examples).",
+            "text": "ask it for classes (--classes) or a sentence (--query)."}[network.asked])
     if network.judges and proposals is None:
         raise CallError("this localizer judges the proposals of another; give it some (data.proposals in its recipe).")
     device = next(network.parameters()).device if isinstance(network, nn.Module) else "cpu"
+    asked: dict[str, Sequence[Question]] = {vid: (questions or {}).get(vid, ()) for vid in features}
+    # what is settled together: a question by its number, or all the classes of a video that are asked for by name
     candidates: dict[tuple[str, int], list[Segment]] = {}
     waiting: list[tuple[str, int, Row]] = []
 
+    def group(vid: str, number: int) -> tuple[str, int]:
+        return vid, _CLASSES if asked[vid] and asked[vid][number].named else number
+
     def settle() -> None:
-        rows = collate([row for _, _, row in waiting], words).to(device)
         keys = [(vid, first + i) for vid, first, row in waiting for i in range(max(len(row.questions), 1))]
-        for key, segments in zip(keys, network.decode(network(rows), rows), strict=True):
+        answers = _answers(network, [row for _, _, row in waiting], words, prompts, look, device)
+        for (vid, number), segments in zip(keys, answers, strict=True):
+            key = group(vid, number)
+            if key[1] == _CLASSES:
+                segments = [replace(s, label=asked[vid][number].label) for s in segments]
             candidates[key].extend(segments)
         waiting.clear()
 
-    asked: dict[str, Sequence[Question]] = {vid: (questions or {}).get(vid, ()) for vid in features}
     for vid in features:
         if network.asked != "classes" and not asked[vid]:
             continue
         for number in range(max(len(asked[vid]), 1)):
-            candidates[vid, number] = []
+            candidates[group(vid, number)] = []
         proposed = None if proposals is None else proposals.get(vid, ())
+        whole = len(asked[vid]) if network.asked == "text" else batch  # its classes may have to be compared
         for view in network.views(features[vid]):
-            for first in range(0, max(len(asked[vid]), 1), batch):
-                some = asked[vid][first : first + batch]
+            for first in range(0, max(len(asked[vid]), 1), whole):
+                some = asked[vid][first : first + whole]
                 if waiting and sum(max(len(row.questions), 1) for _, _, row in waiting) + max(len(some), 1) > batch:
                     settle()
                 waiting.append((vid, first, Row(view, None, some, proposed)))
@@ -259,8 +361,23 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
     found: Predictions = {vid: [] for vid in features}
     for (vid, number), segments in candidates.items():
         answer = network.select(segments)
-        if asked[vid]:
+        if asked[vid] and number != _CLASSES:
             question = asked[vid][number]
             answer = [replace(s, query=question.query, label=question.label or s.label) for s in answer]
         found[vid] += answer
     return found
+
+
+def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],
+             look: Callable[[Batch], Batch] | None, device: torch.device | str) -> list[list[Segment]]:
+    """What the network's mean output over ``prompts`` says."""
+    if not any(question.named for row in rows for question in row.questions):
+        prompts = prompts[:1]
+    total: dict[str, Tensor] = {}
+    for prompt in prompts:
+        batch = collate(rows, words, (prompt,))
+        batch = (batch if look is None else look(batch)).to(device)
+        out = network(batch)
+        total = {name: total[name] + out[name] if total else out[name] for name in out}
+    mean = {name: tensor / len(prompts) for name, tensor in total.items()} if len(prompts) > 1 else total
+    return network.decode(mean, batch)

@@ -45,7 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cuemark.batch import Batch, Sentences
+from cuemark.batch import Asked, Batch, Sentences
 from cuemark.errors import CallError, ModelError, unknown
 from cuemark.grid import Features, Grid
 from cuemark.localizers.layout import Layout
@@ -159,7 +159,7 @@ class TAN2D(nn.Module):
     """
 
     config_type: ClassVar[type[Config]] = Config
-    asked: ClassVar[Literal["classes", "sentence", "examples"]] = "sentence"
+    asked: ClassVar[Asked] = "sentence"
     judges: ClassVar[bool] = False
 
     pairs: Tensor

@@ -10,23 +10,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from cuemark import checkpoint
 from cuemark.batch import Localizer
+from cuemark.clips import ClipConfig
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import ModelError, unknown
+from cuemark.errors import CallError, ModelError, unknown
 from cuemark.extraction import ExtractConfig
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS, RELEASED, build
+from cuemark.localizers.frames import Footage, Inputs, house, towers_in
 from cuemark.localizers.layout import weights_in
-from cuemark.localizers.questions import Question, predict
+from cuemark.localizers.questions import PLAIN, Question, Words, predict, reading
+from cuemark.localizers.unloc import UnLoc
 from cuemark.segments import Predictions, Segment
-from cuemark.text import words_of
+from cuemark.text import ACTION_PROMPTS, TextEncoder, prompted, words_of
+
+Ensemble = Literal["first", "outputs", "embeddings"]
+_TOGETHER = 256
+"""Classes and sentences that go through a network together which is asked for many."""
 
 
 @dataclass
@@ -45,6 +52,12 @@ class TrainedLocalizer:
     """What reads sentences (:func:`cuemark.text.words_of`), for one that is asked any."""
     proposer: TrainedLocalizer | None = None
     """The one whose proposals it judges, on the same features."""
+    clip: ClipConfig | None = None
+    """How an image tower that stayed inside the network looks at frames."""
+    ensemble: Ensemble = "first"
+    """What is said for a class that is asked for by its name: the ``"first"`` of :data:`cuemark.text.ACTION_PROMPTS`,
+    or all of them, with the network's ``"outputs"`` averaged (28 times the work, UnLoc's release) or their
+    ``"embeddings"`` (no more work, CLIP's way)."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,16 +100,54 @@ class TrainedLocalizer:
                     "extract with the encoder it was trained on, or train again on these features.")
 
     def predict(self, features: Mapping[str, Features], questions: Mapping[str, Sequence[Question]] | None = None,
-                proposals: Mapping[str, Sequence[Segment]] | None = None) -> Predictions:
+                proposals: Mapping[str, Sequence[Segment]] | None = None, footage: Footage | None = None
+                ) -> Predictions:
         """:func:`cuemark.localizers.questions.predict`, with what reads sentences and who proposes.
 
         Args:
+            features: of each video; with an image tower inside, its clock (:meth:`Footage.clocks`).
             proposals: of each video; by default those of ``proposer``.
+            footage: the videos themselves, for an image tower inside.
+
+        Raises:
+            CallError: :attr:`ensemble` asks for embeddings where there is none of a whole sentence.
         """
         if self.network.judges and proposals is None and self.proposer is not None:
             proposals = self.proposer.predict(features)
-        words = words_of(self.text).words if self.text is not None and questions is not None else None
-        return predict(self.network, features, questions=questions, words=words, proposals=proposals)
+        words, prompts = reading(self.network, self.text)
+        batch, look = 16, None
+        if self.network.asked == "text":
+            batch = _TOGETHER if footage is None else 16
+            if footage is not None or self._reads:
+                look = Inputs(footage, tokens=self._reads)
+            if self.ensemble == "outputs" and prompts != PLAIN:
+                prompts = ACTION_PROMPTS
+            if self.ensemble == "embeddings" and prompts != PLAIN:
+                words, prompts = self._embedded(questions or {}), PLAIN
+        return predict(self.network, features, batch, questions=questions, words=words, prompts=prompts,
+                       proposals=proposals, look=look)
+
+    @property
+    def _reads(self) -> bool:
+        """Whether a text tower is inside."""
+        return isinstance(self.network, UnLoc) and self.network.text is not None
+
+    def _embedded(self, questions: Mapping[str, Sequence[Question]]) -> Words:
+        """What reads classes as the mean of their prompts' embeddings, and sentences as they are."""
+        reader = words_of(self.text or "")
+        whole = isinstance(reader, TextEncoder) and self.network.config.tokens == "one" and not self._reads
+        if not whole:
+            raise CallError("prompts are averaged as embeddings only where one frozen vector stands for a sentence; "
+                            "average the outputs instead (--prompts outputs).")
+        assert isinstance(reader, TextEncoder)
+        classes = {question.label for asked in questions.values() for question in asked if question.named}
+
+        def read(said: Sequence[str]) -> list[Tensor]:
+            named = [text for text in said if text in classes]
+            means = dict(zip(named, prompted(named, reader.encode))) if named else {}
+            return [means[text][None] if text in means else reader.encode([text]) for text in said]
+
+        return read
 
     def save(self, path: str | Path) -> None:
         """Write a localizer checkpoint, atomically."""
@@ -107,7 +158,9 @@ class TrainedLocalizer:
         meta: dict[str, Any] = {
             "kind": "localizer", "name": self.name, "config": asdict(self.network.config),
             "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
-            "encoder": None, "proposer": None}
+            "encoder": None, "proposer": None, "towers": None}
+        if isinstance(self.network, UnLoc):
+            meta["towers"] = towers_in(self.network, self.clip)
         if self.encoder is not None:
             tensors |= {f"encoder.{k}": v for k, v in self.encoder.to_tensors().items()}
             meta["encoder"] = self.encoder.to_meta()
@@ -159,7 +212,7 @@ class TrainedLocalizer:
             if problem is None:
                 network.load_state_dict(weights, strict=False)  # but for buffers that a release does not keep
                 return cls(network.eval(), name, described(folder), None, {"released": Path(path).name},
-                           text if network.asked == "sentence" else None)
+                           text if network.asked in ("sentence", "text") else None)
             problems.append(problem)
         raise ModelError(f"the weights in '{path}' are not those of a {name} for features of width {folder.dim} and "
                          f"{len(classes)} classes with these settings ({problems[0]}); give the settings, the features "
@@ -168,6 +221,7 @@ class TrainedLocalizer:
     @classmethod
     def _of(cls, tensors: Mapping[str, Tensor], meta: Mapping[str, Any], where: str) -> TrainedLocalizer:
         network = build(meta["name"], meta["config"], int(meta["features"]["dim"]), meta["classes"])
+        clip = house(network, meta.get("towers"), where) if isinstance(network, UnLoc) else None
         try:
             network.load_state_dict(checkpoint.section(tensors, "network"))
         except RuntimeError as error:
@@ -178,7 +232,8 @@ class TrainedLocalizer:
             encoder = VideoEncoder.from_parts(checkpoint.section(tensors, "encoder"), meta["encoder"], where)
         if meta.get("proposer") is not None:
             proposer = cls._of(checkpoint.section(tensors, "proposer"), meta["proposer"], where)
-        return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer)
+        return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer,
+                   clip)
 
 
 def described(folder: FeatureFolder) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Self-attention over padded sequences, near each position or over all of them.
 
-Shapes: ``B`` batch, ``H`` heads, ``T`` positions, ``d`` channels of a head.
+Shapes: ``B`` batch, ``H`` heads, ``T`` positions, ``d`` channels of a head, ``W = H d`` channels of a position.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 _BLOCK = 32  # queries that share a slice of keys: few and large products of matrices, at most half of it in vain
 
@@ -63,3 +63,82 @@ def sinusoids(length: int, dim: int, device: torch.device | str = "cpu") -> Tens
     rate = 10000.0 ** (-2 * (channel // 2) / dim)
     angle = torch.arange(length, device=device)[:, None] * rate
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+
+Heads = tuple[Tensor, Tensor, Tensor]
+"""Queries, keys and values, ``(B, H, T, d)`` each."""
+
+
+class Attention(nn.Module):
+    """Attention of all positions to all; weights begin as Glorot's, biases at 0.
+
+    Keys have no bias: a softmax would take it out.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.v, self.out = (nn.Linear(width, width) for _ in range(3))
+        self.k = nn.Linear(width, width, bias=False)
+        for layer in (self.q, self.k, self.v, self.out):
+            begin(layer)
+
+    def project(self, x: Tensor) -> Heads:
+        """``(B, T, W)`` to queries, keys and values; each position by itself."""
+        query, key, value = (layer(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+                             for layer in (self.q, self.k, self.v))
+        return query, key, value
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """What queries ``(B, H, S, d)`` find at positions ``(B, H, T, d)``: ``(B, S, W)``.
+
+        Args:
+            mask: ``(B, T)`` bool, True at real positions, of which every row has one; None: all are real.
+        """
+        keys = None if mask is None else mask[:, None, None]
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=keys)
+        found: Tensor = self.out(seen.transpose(1, 2).flatten(2))
+        return found
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block (Vaswani et al., NeurIPS 2017): attention, then a perceptron of four times the width.
+
+    Its two halves can be told apart: :meth:`project` looks at each position by itself, so what several sequences have
+    in common is projected once.
+    """
+
+    def __init__(self, width: int, heads: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps), nn.LayerNorm(width, eps)
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(begin(nn.Linear(width, 4 * width)), nn.GELU(approximate="tanh"),
+                                 begin(nn.Linear(4 * width, width)))
+
+    def project(self, x: Tensor) -> Heads:
+        """Queries, keys and values of ``(B, T, W)``, normalised first."""
+        return self.attention.project(self.norm1(x))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, count: int | None = None, projected: Heads | None = None
+                ) -> Tensor:
+        """``(B, T, W)`` to ``(B, T, W)``, or to the first ``count`` positions alone.
+
+        Args:
+            mask: ``(B, T)`` bool, True at real positions; None: all are. What padded ones say means nothing.
+            count: how many positions are wanted; the others are still seen.
+            projected: :meth:`project` of ``x``, where it is known already.
+        """
+        query, key, value = self.project(x) if projected is None else projected
+        if count is not None:
+            x, query = x[:, :count], query[:, :, :count]
+        x = x + self.attention(query, key, value, mask)
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+def begin(layer: nn.Linear) -> nn.Linear:
+    """The layer with weights drawn as Glorot and Bengio do (AISTATS 2010) and no bias yet."""
+    nn.init.xavier_uniform_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

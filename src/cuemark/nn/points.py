@@ -91,6 +91,37 @@ def point_targets(points: Points, segments: Tensor, labels: Tensor, classes: int
                         torch.where(positive[..., None], offsets / stride, 0.0), positive)
 
 
+def nearest_targets(points: Points, segments: Tensor, there: Tensor, radius: float) -> tuple[Tensor, Tensor]:
+    """Which points answer a question, and how far around them the answer reaches.
+
+    As :func:`point_targets` for each question by itself, but nothing is chosen: where several segments answer, a point
+    reaches back to the nearest start and on to the nearest end, be they of one segment or of two. Ends count as inside,
+    and a level's range ends before its upper bound.
+
+    Args:
+        points: of :func:`pyramid_points`.
+        segments: ``(Q, M, 2)`` in point coordinates.
+        there: ``(Q, M)`` bool: there is such a segment.
+        radius: of centre sampling, in strides.
+
+    Returns:
+        ``(Q, N)`` bool, and ``(Q, N, 2)`` distances in strides; 0 where a point does not answer.
+    """
+    if segments.shape[1] == 0:  # a minimum over nothing is an error
+        segments, there = F.pad(segments, (0, 0, 0, 1)), F.pad(there, (0, 1))
+    at, stride, there = points.position[:, None], points.stride[:, None], there[:, None]
+    start, end = segments[:, None, :, 0], segments[:, None, :, 1]  # (Q, 1, M)
+    before, after, middle = at - start, end - at, (start + end) / 2  # (Q, N, M)
+    farther = torch.maximum(before, after)
+    fits = (farther >= points.low[:, None]) & (farther < points.high[:, None])
+    near = radius * stride
+    central = (at >= torch.maximum(start, middle - near)) & (at <= torch.minimum(end, middle + near))
+    positive = (central & fits & there).any(dim=2)
+    nearest = [torch.where((side >= 0) & there, side, torch.inf).amin(dim=2) for side in (before, after)]
+    reach = torch.stack(nearest, dim=2)
+    return positive, torch.where(positive[..., None], reach / stride, 0.0)
+
+
 def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
     """Sigmoid focal loss of every entry (Lin et al., ICCV 2017, equation 5); ``target`` may be soft.
 
@@ -117,3 +148,12 @@ def distance_iou_loss(offsets: Tensor, target: Tensor) -> Tensor:
     # both segments hold the point, so their union is their hull
     apart = ((offsets - target) * offsets.new_tensor([-0.5, 0.5])).sum(dim=-1)
     return 1 - inner / hull.clamp(min=tiny) + (apart / hull.clamp(min=tiny)).square()
+
+
+def iou_loss(offsets: Tensor, target: Tensor) -> Tensor:
+    """1 - tIoU of the segments around a point (both hold it, so their union is their hull): ``(…, 2)`` to ``(…)``.
+
+    For distances that are not negative it is also the sum of absolute differences, divided by the union.
+    """
+    inner, hull = torch.minimum(offsets, target).sum(dim=-1), torch.maximum(offsets, target).sum(dim=-1)
+    return 1 - inner / (hull + 1e-6)

@@ -42,17 +42,100 @@ def along_time(convolution: nn.Module, x: Tensor) -> Tensor:
 
 
 class DepthwiseConv(nn.Module):
-    """Each channel by itself over 3 positions, every ``stride``-th of them, without bias: ``(B, T, C)``."""
+    """Each channel by itself over 3 positions, every ``stride``-th of them: ``(B, T, C)``.
 
-    def __init__(self, dim: int, stride: int = 1) -> None:
+    Args:
+        dim: C.
+        stride: how many positions apart the outputs are.
+        bias: whether a constant is added.
+        centred: output ``i`` sees the positions around ``i * stride``; if not, and with stride 2, those from ``2 i`` to
+            ``2 i + 2``, half a step later, as TensorFlow pads an even length ("SAME").
+    """
+
+    def __init__(self, dim: int, stride: int = 1, bias: bool = False, centred: bool = True) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.late = stride, not centred and stride == 2
         self.weight = nn.Parameter(torch.empty(3, dim).uniform_(-(3**-0.5), 3**-0.5))  # PyTorch's default
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         step, (before, here, after) = self.stride, self.weight
-        x = F.pad(x, (0, 0, 1, 1))
-        return x[:, :-2:step] * before + x[:, 1:-1:step] * here + x[:, 2::step] * after
+        # positions beyond the end are 0; an odd length needs one more where every window begins late
+        x = F.pad(x, (0, 0, 0, 1 + x.shape[1] % 2) if self.late else (0, 0, 1, 1))
+        y = x[:, :-2:step] * before + x[:, 1:-1:step] * here + x[:, 2::step] * after
+        return y if self.bias is None else y + self.bias
+
+
+class DepthwiseLevel(nn.Module):
+    """A level of a pyramid without attention: a :class:`DepthwiseConv` with bias, and a layer norm."""
+
+    def __init__(self, width: int, stride: int = 1, centred: bool = True, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.conv = DepthwiseConv(width, stride, True, centred)
+        self.norm = nn.LayerNorm(width, eps)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``(B, T, C)`` to ``(B, ceil(T / stride), C)``, zero where its mask is False.
+
+        Args:
+            x: zero where its own mask is False.
+            mask: ``(B, ceil(T / stride))`` bool.
+        """
+        y: Tensor = self.norm(self.conv(x)) * mask[..., None]
+        return y
+
+
+class ConvHead(nn.Module):
+    """``layers`` times: layer norm, convolution over 3 positions, ReLU. Then a linear layer.
+
+    Args:
+        width: C, of all layers.
+        layers: how many; 0: the linear layer alone.
+        outputs: O; 0: none, :meth:`features` are what is wanted.
+        bias: what the outputs begin near.
+    """
+
+    def __init__(self, width: int, layers: int, outputs: int, bias: float = 0.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_HeadLayer(width, eps) for _ in range(layers))
+        self.out = nn.Linear(width, outputs) if outputs else None
+        if self.out is not None:
+            nn.init.xavier_normal_(self.out.weight)
+            nn.init.constant_(self.out.bias, bias)
+
+    def features(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``(B, T, C)`` to ``(B, T, C)``; positions where ``mask`` is False are not seen, and mean nothing."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``(B, T, C)`` to ``(B, T, O)``."""
+        x = self.features(x, mask)
+        return x if self.out is None else self.out(x)
+
+
+class _HeadLayer(nn.Module):
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps)
+        self.conv = nn.Conv1d(width, width, 3, padding=1)
+        nn.init.normal_(self.conv.weight, std=(3 * width) ** -0.5)  # LeCun's
+        assert self.conv.bias is not None
+        nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return F.relu(over_three(self.conv, self.norm(x) * mask[..., None]))
+
+
+def over_three(convolution: nn.Conv1d, x: Tensor) -> Tensor:
+    """A ``Conv1d`` over 3 positions, padded by 1, on ``(B, T, C)``, as one product of matrices and two shifts.
+
+    The same as :func:`along_time` to rounding; 1.7 times as fast on a CPU at width 512, as nothing is transposed.
+    """
+    before, here, after = F.linear(x, convolution.weight.permute(2, 0, 1).flatten(0, 1)).chunk(3, dim=2)
+    y = here + F.pad(before[:, :-1], (0, 0, 1, 0)) + F.pad(after[:, 1:], (0, 0, 0, 1))
+    return y if convolution.bias is None else y + convolution.bias
 
 
 class ScaledPath(nn.Module):
@@ -117,6 +200,16 @@ def halved_max(x: Tensor, mask: Tensor) -> Tensor:
     """
     low = x.masked_fill(~mask[..., None], torch.finfo(x.dtype).min)
     pooled = F.max_pool1d(low.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
+    return pooled.masked_fill(~mask[:, ::2, None], 0.0)
+
+
+def paired_max(x: Tensor, mask: Tensor) -> Tensor:
+    """Maximum over the real ones of positions ``2 i`` and ``2 i + 1``: ``(B, T, C)`` to ``(B, ceil(T / 2), C)``.
+
+    Zero where position ``2 i`` is not real.
+    """
+    low = x.masked_fill(~mask[..., None], torch.finfo(x.dtype).min)
+    pooled = F.max_pool1d(low.transpose(1, 2), 2, ceil_mode=True).transpose(1, 2)
     return pooled.masked_fill(~mask[:, ::2, None], 0.0)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,48 @@ def views(features: Features, size: int, span: str) -> list[Features]:
         data = features.data[first:first + size]
         pieces.append(Features(data, Grid(grid.seconds(first), grid.step, len(data), grid.window), features.duration))
     return pieces
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Grid):
+    """The grid of a part of a video: its cells, and those of them that it answers for; others do for the rest."""
+
+    first: int
+    """The first cell it answers for; 0 only where the features begin."""
+    stop: int
+    """After the last one; ``count`` only where the features end."""
+
+
+def windows(features: Features, size: int, hop: int) -> list[Features]:
+    """Windows of ``size`` rows that begin every ``hop``, none where all fits into one.
+
+    What two neighbours share, each answers half of: that which is farther from its own cut.
+    """
+    grid = features.grid
+    if grid.count <= size:
+        return [features]
+    firsts = range(0, math.ceil((grid.count - size) / hop) * hop + 1, hop)
+    seams = [0, *(first + (size - hop) // 2 for first in firsts[1:]), grid.count]
+    pieces = []
+    for first, begin, stop in zip(firsts, seams[:-1], seams[1:], strict=True):
+        data = features.data[first:first + size]
+        part = Window(grid.seconds(first), grid.step, len(data), grid.window, begin - first, stop - first)
+        pieces.append(Features(data, part, features.duration))
+    return pieces
+
+
+def shown(grid: Grid, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``(n, 2)`` seconds to the positions that a part of a video shows of them, and ``(n,)`` whether half or more is.
+
+    They are cut where a :class:`Window` was cut from its video; nowhere else.
+    """
+    whole = grid.position(spans)
+    low, high = -math.inf, math.inf
+    if isinstance(grid, Window):
+        low = -math.inf if grid.first == 0 else 0.0
+        high = math.inf if grid.stop == grid.count else float(grid.count)
+    inside = whole.clip(low, high)
+    return inside, (inside[:, 1] - inside[:, 0]) >= 0.5 * (whole[:, 1] - whole[:, 0])
 
 
 def padded(batch: Batch, size: int, dim: int) -> tuple[Tensor, Tensor]:
