@@ -9,6 +9,6 @@ from __future__ import annotations
 from cuemark.cli.shell import app, main, with_json
 
 # each adds its commands to ``app``, in the order that help shows them
-from cuemark.cli import training, labels, scores, stock  # isort: skip
+from cuemark.cli import training, labels, library, web, scores, stock  # isort: skip
 
-__all__ = ["app", "labels", "main", "scores", "stock", "training", "with_json"]
+__all__ = ["app", "labels", "library", "main", "scores", "stock", "training", "web", "with_json"]

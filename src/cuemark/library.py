@@ -1,0 +1,1384 @@
+"""A searchable collection of videos: index a folder, ask a sentence, get moments.
+
+A library is a folder::
+
+    library.json          what it was made with: encoder, its weights, how it looks, store
+    encoder.safetensors   the encoder: a library opens with nothing beside it
+    features/             extraction's own folder (:mod:`cuemark.feature_folder`), float16
+    library.db            SQLite (WAL): videos, texts (full text), segments, near-identical footage
+    clips-0.f16           the vectors of all clips where sentences are compared (:mod:`cuemark.vectors`), and
+    stretches-0.f16       of pieces between changes of shot
+    thumbnails/           JPEG, made when asked for, the oldest removed beyond :data:`THUMBNAILS` bytes
+    corrections.json      what people said is right, as a truth file (:func:`cuemark.segments.read_truth`)
+
+**Indexing** looks at what is new or has another content (:func:`cuemark.video.mark`), hides what is gone, follows what
+was moved. A video is in the library when one transaction says so, after its features and vectors are on disk: a process
+may be killed at any moment, and the next run goes on with what is not there. A broken video is named, and ends
+nothing.
+
+**Searching** has two stages. The sentence is compared with all clips; then the videos of the best are looked at more
+closely: their whole curve becomes moments (:mod:`cuemark.similarity`), or a localizer that is asked sentences says
+where they begin and end. What was said (subtitles beside the video) or written (sentences of annotations, names) is
+found by words, and both rankings are fused by reciprocal ranks (Cormack et al., SIGIR 2009; constant 60). Answers that
+overlap in one video, or in footage that is in the library twice, are one.
+
+**How sure.** A cosine means something only beside others of its library. So the library is asked :data:`NOTHING`,
+sentences about what no picture shows, and the mean and deviation of *their best* cosines are kept. An answer's score is
+the normal distribution's share below its own cosine: 0.95 says that of twenty sentences about nothing one has a better
+answer here. Below ``floor`` nothing is found. That bounds how often nonsense is answered; it does not say how often an
+answer is right, and a library of one kind of footage answers nearly any sentence about that kind.
+
+**Near-identical footage** is found in two steps: stretches whose vectors have a cosine of :data:`ALIKE` at least name
+candidates; then both videos' clips, less the mean of the two, are laid over each other at every shift, and the mean
+cosine along the best one (a normalised cross-correlation over time) has to reach :data:`SAME` over half of the shorter.
+Two recordings of the same kind by a still camera are alike, but not at the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import logging
+import math
+import os
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cuemark import similarity, video
+from cuemark.datasets.format import Reading
+from cuemark.datasets.subtitles import srt_parse, vtt_parse
+from cuemark.encoders.video_encoder import VideoEncoder
+from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError, within
+from cuemark.extraction import ExtractConfig, Extraction, Outcomes, extracted, features_of, fill
+from cuemark.feature_folder import MANIFEST, Book, FeatureFolder, mapped, state
+from cuemark.folders import locked, unwritable
+from cuemark.grid import Features, Grid
+from cuemark.localization import Shown
+from cuemark.localizers.questions import Question
+from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.nn.nms import hard_nms
+from cuemark.progress import say
+from cuemark.segments import (
+    Segment,
+    Truth,
+    VideoTruth,
+    read_json,
+    read_truth,
+    replacing,
+    times,
+    tiou,
+    write_json,
+    write_truth,
+)
+from cuemark.similarity import Space, space_of
+from cuemark.vectors import FileVectors, Ints, QdrantVectors, numbers_of, opened, owners_of
+
+Floats = NDArray[np.float32]
+
+DESCRIPTION, DATABASE, ENCODER = "library.json", "library.db", "encoder.safetensors"
+FEATURES, PICTURES, CORRECTIONS = "features", "thumbnails", "corrections.json"
+VERSION = 1
+THUMBNAILS = 256 << 20
+"""Bytes that thumbnails may take together."""
+THUMBNAIL_HEIGHT = 144
+LONGEST_STRETCH = 30.0
+"""Seconds; what has no change of shot is cut into pieces of this length."""
+ALIKE, SAME, SHORTEST_COPY = 0.9, 0.8, 4
+"""Cosine of stretches that makes candidates of two videos; correlation that makes them the same; clips they share."""
+FLOOR = 0.95
+"""How sure an answer has to be."""
+FUSED = 60
+"""The constant of reciprocal rank fusion."""
+WORDS = 100
+"""Texts that are found by words at most."""
+NOTHING = (
+    "the committee postponed its decision until spring", "interest rates rose by a quarter of a percent",
+    "the square root of two is irrational", "his argument rests on a false assumption",
+    "inflation expectations remain anchored", "the treaty was never ratified", "she inherited a debt of honour",
+    "the hypothesis could not be rejected", "copyright expires after seventy years", "loyalty is its own reward",
+    "the verb agrees with its subject", "the warranty excludes consequential damages",
+    "nobody remembers who proposed the amendment", "the theory predicts a smaller constant",
+    "his reputation preceded him", "the contract renews automatically", "a majority voted against the motion",
+    "prices are quoted without tax", "the sequence converges almost surely", "memory is an unreliable witness",
+    "the deadline was moved to next quarter", "irony is lost on the literal minded", "the patent claims priority",
+    "justice delayed is justice denied", "the footnote contradicts the text", "entropy never decreases on its own",
+    "the merger awaits approval by the regulator", "she changed her mind about free will",
+    "the adjective has no superlative", "the pension is indexed to wages", "the password expires in ninety days",
+    "history does not repeat itself")
+"""Sentences about what no picture shows."""
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value);
+CREATE TABLE roots (path TEXT PRIMARY KEY);
+CREATE TABLE videos (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, path TEXT UNIQUE NOT NULL,
+    size INTEGER, modified REAL, mark TEXT, state TEXT NOT NULL, reason TEXT,
+    duration REAL, start REAL, step REAL, window REAL,
+    clip INTEGER, clips INTEGER DEFAULT 0, stretch INTEGER, stretches INTEGER DEFAULT 0);
+CREATE INDEX videos_by_mark ON videos (mark);
+CREATE TABLE segments (
+    video INTEGER NOT NULL, kind TEXT NOT NULL, start REAL NOT NULL, end REAL NOT NULL,
+    label TEXT, score REAL, sentence TEXT);
+CREATE INDEX segments_by_video ON segments (video, kind);
+CREATE INDEX segments_by_label ON segments (label);
+CREATE TABLE texts (id INTEGER PRIMARY KEY, video INTEGER NOT NULL, kind TEXT NOT NULL, start REAL, end REAL,
+    text TEXT NOT NULL);
+CREATE INDEX texts_by_video ON texts (video, kind);
+CREATE VIRTUAL TABLE words USING fts5(text, content='texts', content_rowid='id',
+    tokenize='unicode61 remove_diacritics 2');
+CREATE TRIGGER texts_in AFTER INSERT ON texts BEGIN
+    INSERT INTO words (rowid, text) VALUES (new.id, new.text); END;
+CREATE TRIGGER texts_out AFTER DELETE ON texts BEGIN
+    INSERT INTO words (words, rowid, text) VALUES ('delete', old.id, old.text); END;
+CREATE TABLE copies (a INTEGER NOT NULL, b INTEGER NOT NULL, shift REAL NOT NULL, correlation REAL NOT NULL,
+    PRIMARY KEY (a, b));
+"""
+_log = logging.getLogger("cuemark")
+
+
+# ---------------------------------------------------------------------------------------------- what is said
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A video of a library."""
+
+    id: str
+    path: Path
+    state: str
+    """``"ok"``; ``"failed"`` (``reason`` says why); ``"gone"``: its file is not there."""
+    duration: float
+    """Seconds; 0 where nothing is known."""
+    clips: int
+    modified: float
+    """When its file was written, in seconds since 1970."""
+    size: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What to look among; all that is given has to hold."""
+
+    label: str | None = None
+    """Moments that overlap a segment with this label: of annotations, corrections, or by the encoder's class head."""
+    folder: str | Path | None = None
+    """Videos at any depth of this folder."""
+    longer: float | None = None
+    """Seconds that the video has at least."""
+    shorter: float | None = None
+    """Seconds that it has at most."""
+    since: str | None = None
+    """The day its file was written, or a later one: ``2026-01-31``."""
+    until: str | None = None
+    """That day, or an earlier one."""
+    text: str | None = None
+    """Videos in whose subtitles, sentences or name all these words are."""
+    ids: tuple[str, ...] | None = None
+    """These videos."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything passes."""
+        return all(value is None for value in asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An answer of :meth:`Library.search`."""
+
+    video: str
+    path: Path
+    segment: Segment
+    """When, in seconds; its ``score`` says how sure (0 to 1), its ``query`` what was asked."""
+    similarity: float | None
+    """The best cosine of its clips; None where only words led there."""
+    picture: float
+    """Seconds of the moment to show (:meth:`Library.thumbnail`)."""
+    why: str
+    """What led there, for people."""
+    also: tuple[str, ...] = ()
+    """Videos that hold the same footage, whose answers are this one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``cuemark search --json`` prints it."""
+        s = self.segment
+        return {"video": self.video, "path": str(self.path), "segment": [round(s.start, 3), round(s.end, 3)],
+                "score": None if s.score is None else round(s.score, 4),
+                "similarity": None if self.similarity is None else round(self.similarity, 4),
+                "picture": round(self.picture, 3), "why": self.why, "also": list(self.also)}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    hits: list[Hit]
+    """Best first; empty where nothing is above the floor."""
+    floor: float | None
+    """How sure an answer had to be; None: there was no floor."""
+    best: float | None
+    """How sure the best was, above the floor or not."""
+    seconds: float
+
+
+@dataclass
+class Indexed:
+    """What became of each video that was indexed."""
+
+    done: list[str] = field(default_factory=list)
+    """New, or with another content."""
+    same: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Path -> why not."""
+    copies: int = 0
+    """Pairs of videos that turned out to hold the same footage."""
+    clips: int = 0
+    seconds: float = 0.0
+    index: dict[str, float] | None = None
+    """What was made of an index, where one was."""
+
+
+@dataclass(frozen=True)
+class _Live:
+    """What of the vectors lives, as of one state of the database."""
+
+    change: int
+    generation: int
+    clips: Ints
+    """``(n, 3)``: video, first number, one past the last."""
+    stretches: Ints
+
+
+@dataclass
+class _Candidate:
+    """An answer on its way."""
+
+    number: int
+    segment: Segment
+    similarity: float | None
+    picture: float
+    why: list[str]
+    rank: float = 0.0
+    also: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------- the library
+
+
+class Library:
+    """A library that is open; made by :meth:`create` or :meth:`open`. Its functions may be called from any thread."""
+
+    def __init__(self, folder: Path, told: dict[str, Any]) -> None:
+        self.folder, self.told = folder, told
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._guard = threading.RLock()
+        self._live: _Live | None = None
+        self._stores: dict[tuple[str, int], FileVectors | QdrantVectors] = {}
+        self._nothing: tuple[float, float] | None = None
+        self._thumbnails = 0
+
+    # ------------------------------------------------------------------ opening
+
+    @classmethod
+    def create(cls, folder: str | Path, encoder: VideoEncoder, *, text: str | None = None,
+               config: ExtractConfig | None = None, store: str = "file") -> Library:
+        """Make an empty library.
+
+        Args:
+            encoder: what looks at its videos, from now on. One that shares no space with sentences
+                (:func:`cuemark.similarity.space_of`) still finds more of what it is shown, and words.
+            text: what reads sentences; by default what the encoder says it was trained with.
+            config: how it looks; by default clips side by side, in float16.
+            store: where vectors are (:func:`cuemark.vectors.opened`).
+
+        Raises:
+            DataError: there is a library already, or the folder cannot be written.
+            CallError, CuemarkError: a store that is none, or does not answer.
+        """
+        folder = Path(folder)
+        if (folder / DESCRIPTION).exists():
+            raise DataError(f"'{folder}' is a library already; open it, or give another folder.")
+        config = replace(config or ExtractConfig(stride=encoder.clip.frames), dtype="float16")
+        told: dict[str, Any] = {
+            "version": VERSION, "encoder": encoder.name, "weights": encoder.weights, "text": text, "store": store,
+            "config": {k: v for k, v in asdict(config).items() if k != "batch"}}
+        try:
+            told["dim"] = space_of(encoder, text).dim
+            told["space"] = True
+        except ModelError as error:
+            if text is not None:
+                raise
+            say(f"{error} Sentences are found by words alone.")
+            told |= {"dim": encoder.dim, "space": False}
+        told["name"] = blake2b(f"{time.time_ns()} {folder.resolve()}".encode(), digest_size=6).hexdigest()
+        opened(store, folder, f"{told['name']}-clips", told["dim"], 0)  # refuses before anything is written
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / DATABASE).unlink(missing_ok=True)
+            with closing(sqlite3.connect(folder / DATABASE)) as db:
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(_SCHEMA)
+                db.executemany("INSERT INTO meta VALUES (?, ?)",
+                               [("change", 0), ("generation", 0), ("clip", 0), ("stretch", 0)])
+                db.commit()
+            encoder.save(folder / ENCODER)
+            write_json(folder / DESCRIPTION, told)  # last: without it, there is no library
+        except (OSError, sqlite3.Error) as error:
+            raise unwritable(folder, error) from None
+        return cls(folder, told)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Library:
+        """Open a library.
+
+        Raises:
+            DataError: there is none, or it is damaged or of a later cuemark.
+        """
+        folder = Path(folder)
+        if not (folder / DESCRIPTION).exists():
+            raise DataError(f"'{folder}' is no library; make one with cuemark index VIDEOS --library {folder} "
+                            "--encoder ENCODER.")
+        told = read_json(folder / DESCRIPTION, "library")
+        if not isinstance(told, dict) or not {"version", "dim", "weights", "config", "store", "name"} <= told.keys():
+            raise DataError(f"'{folder / DESCRIPTION}' does not describe a library; index into another folder.")
+        if told["version"] != VERSION:
+            raise DataError(f"'{folder}' is a library of version {told['version']}, and this cuemark knows {VERSION}; "
+                            "use the cuemark that made it.")
+        if not (folder / DATABASE).is_file():
+            raise DataError(f"'{folder}' has lost its {DATABASE}; remove the folder and index again.")
+        return cls(folder, told)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with self._guard:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+            self._local = threading.local()
+
+    def __enter__(self) -> Library:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @cached_property
+    def encoder(self) -> VideoEncoder:
+        """What looks at its videos."""
+        return VideoEncoder.load(self.folder / ENCODER)
+
+    @cached_property
+    def space(self) -> Space | None:
+        """Where clips and sentences are compared; None: the encoder shares none with sentences."""
+        return space_of(self.encoder, self.told.get("text")) if self.told.get("space") else None
+
+    @property
+    def config(self) -> ExtractConfig:
+        """How it looks."""
+        return ExtractConfig(**self.told["config"])
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self.folder / DATABASE, timeout=30, check_same_thread=False, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = NORMAL")
+            self._local.db = db
+            with self._guard:
+                self._connections.append(db)
+        return db
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it or nothing. Readers notice afterwards."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("UPDATE meta SET value = value + 1 WHERE key = 'change'")
+            db.execute("COMMIT")
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+
+    def _meta(self, key: str) -> Any:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def _store(self, name: str, generation: int) -> FileVectors | QdrantVectors:
+        with self._guard:
+            key = name, generation
+            if key not in self._stores:
+                where = self.told["store"]
+                named = name if where == "file" else f"{self.told['name']}-{name}"
+                self._stores[key] = opened(where, self.folder, named, int(self.told["dim"]), generation)
+            return self._stores[key]
+
+    def _alive(self) -> _Live:
+        """What lives now; read again when the database has changed."""
+        with self._guard:
+            db = self._db
+            db.execute("BEGIN")  # one state for all that is read
+            try:
+                change = int(self._meta("change"))
+                if self._live is None or self._live.change != change:
+                    spans = [np.array(db.execute(
+                        f"SELECT number, {one}, {one} + {many} FROM videos WHERE state = 'ok' AND {many} > 0 "
+                        f"ORDER BY {one}").fetchall(), np.int64).reshape(-1, 3)
+                        for one, many in (("clip", "clips"), ("stretch", "stretches"))]
+                    self._live = _Live(change, int(self._meta("generation")), *spans)
+                return self._live
+            finally:
+                db.execute("COMMIT")
+
+    # ------------------------------------------------------------------ indexing
+
+    def index(self, videos: Sequence[str | Path], *, truth: Truth | None = None, prune: bool = False,
+              workers: int | None = None, device: torch.device | str = "cpu") -> Indexed:
+        """Bring files and folders into the library, or what has changed in them since.
+
+        What is in these folders no more is hidden from searches; its features stay, so that footage that was moved or
+        is on another disk today costs nothing when it is back. Subtitles beside a video (``NAME.srt``,
+        ``NAME.en.vtt``) are read with it.
+
+        Args:
+            truth: known segments of videos, by id or by name: their labels and sentences can be searched and filtered.
+            prune: forget what is gone.
+            workers, device: see :func:`cuemark.extraction.extract`.
+
+        Raises:
+            VideoError: a path that is neither there nor the name of a video.
+            DataError: the library cannot be written; what was finished stays.
+            CuemarkError: another run is at work in it.
+        """
+        began = time.monotonic()
+        result = Indexed()
+        given = [Path(os.path.abspath(path)) for path in videos]
+        files = [Path(os.path.abspath(path)) for path in video.expand(given, leave_out=self.folder)]
+        try:
+            with self._alone():
+                jobs = self._look(given, files, result)
+                if jobs:
+                    self._fill(jobs, result, workers, device)
+                if truth is not None:
+                    self.annotate(truth)
+                if prune:
+                    self._prune()
+                self._settle(result)
+        except (OSError, sqlite3.Error) as error:
+            raise unwritable(self.folder, error) from None
+        result.seconds = time.monotonic() - began
+        return result
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(locked(self.folder))
+            except CuemarkError:
+                raise CuemarkError(f"another run is indexing into '{self.folder}'; wait until it has finished."
+                                   ) from None
+            yield
+
+    def _look(self, given: Sequence[Path], files: Sequence[Path], result: Indexed) -> dict[str, Path]:
+        """What has to be looked at, id -> file; what else has changed is noted in the database."""
+        roots = {os.path.realpath(path) for path in given}
+        known = {row["path"]: row for row in self._db.execute("SELECT * FROM videos")}
+        states: dict[str, tuple[int, float]] = {}
+        for path in dict.fromkeys(files):
+            name = str(path)
+            if name != name.encode(errors="replace").decode():
+                result.failed[name.encode(errors="backslashreplace").decode()] = (
+                    "its name is not in UTF-8; rename it.")
+            elif not _inside(path, roots):
+                result.failed[name] = "it is a link that leads out of the folder that was given; give its own folder."
+            else:
+                size, nanoseconds, _ = state(path)
+                states[name] = size, nanoseconds / 1e9
+        unsure = [name for name, now in states.items()
+                  if name not in known or (known[name]["size"], known[name]["modified"]) != now
+                  or known[name]["state"] != "ok"]
+        marks = dict(zip(unsure, video.marks(unsure)))
+        away = {row["mark"]: row for row in known.values()
+                if row["mark"] and row["path"] not in states and not os.path.exists(row["path"])}
+        jobs: dict[str, Path] = {}
+        taken = {row["id"] for row in known.values()}
+        features = _manifest(self.folder / FEATURES)
+        with self._writing() as db:
+            db.executemany("INSERT OR IGNORE INTO roots VALUES (?)", [(root,) for root in roots])
+            for name, (size, modified) in states.items():
+                row, mark = known.get(name), marks.get(name)
+                if row is None and mark is not None and mark in away:
+                    row = away.pop(mark)
+                    db.execute("UPDATE videos SET path = ? WHERE number = ?", (name, row["number"]))
+                    if row["state"] != "failed":
+                        result.moved.append(row["id"])
+                        db.execute("UPDATE videos SET state = 'ok' WHERE number = ? AND clips > 0", (row["number"],))
+                if row is None:
+                    vid = _named(Path(name), taken)
+                    taken.add(vid)
+                    db.execute("INSERT INTO videos (id, path, size, modified, state) VALUES (?, ?, ?, ?, 'waiting')",
+                               (vid, name, size, modified))
+                    jobs[vid] = Path(name)
+                elif (row["state"] in ("ok", "gone") and row["clips"] and row["id"] in features
+                      and (name not in marks or row["mark"] == mark)):
+                    db.execute("UPDATE videos SET size = ?, modified = ?, state = 'ok' WHERE number = ?",
+                               (size, modified, row["number"]))
+                    result.same.append(row["id"])
+                else:
+                    db.execute("UPDATE videos SET size = ?, modified = ? WHERE number = ?",
+                               (size, modified, row["number"]))
+                    jobs[row["id"]] = Path(name)
+            for name, row in known.items():
+                if (name not in states and row["state"] != "gone" and row["id"] not in result.moved
+                        and not os.path.exists(name) and any(_under(name, str(root)) for root in given)):
+                    db.execute("UPDATE videos SET state = 'gone' WHERE number = ?", (row["number"],))
+                    result.gone.append(row["id"])
+        for vid in result.same:  # subtitles may have come since
+            self._read_texts(vid)
+        return jobs
+
+    def _fill(self, jobs: Mapping[str, Path], result: Indexed, workers: int | None, device: torch.device | str) -> None:
+        """Extraction, with every video entered as it is finished."""
+        out = self.folder / FEATURES
+
+        def work(missing: Mapping[str, Path]) -> Outcomes:
+            for vid in [vid for vid in jobs if vid not in missing]:  # of a run that was killed in between
+                self._enter(vid, result)
+            with closing(extracted(missing, self.encoder, out, self.config, workers, device)) as outcomes:
+                for vid, outcome in outcomes:
+                    yield vid, outcome
+                    if not isinstance(outcome, CuemarkError):
+                        self._enter(vid, result, outcome)
+
+        made: Extraction = fill(jobs, self.encoder, out, self.config, work)
+        for vid, reason in made.failed.items():
+            result.failed[str(jobs[vid])] = reason
+            with self._writing() as db:
+                self._empty(db, self._number(vid))
+                db.execute("UPDATE videos SET state = 'failed', reason = ?, clips = 0, stretches = 0 WHERE id = ?",
+                           (reason, vid))
+
+    def _enter(self, vid: str, result: Indexed, told: Mapping[str, Any] | None = None) -> None:
+        """A video whose features are there: its vectors, then one transaction."""
+        told = told or _manifest(self.folder / FEATURES)[vid]
+        grid = Grid.from_json(told["grid"])
+        data = np.asarray(mapped(self.folder / FEATURES / f"{vid}.npy"), np.float32)
+        rows = self._seen(data)
+        cells = _stretches(rows, grid)
+        sums = np.add.reduceat(rows, cells[:-1], axis=0) if len(rows) else rows
+        means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        number, live = self._number(vid), self._alive()
+        first, stretch = int(self._meta("clip")), int(self._meta("stretch"))
+        self._store("clips", live.generation).put(number, first, rows.astype(np.float16))
+        self._store("stretches", live.generation).put(number, stretch, means.astype(np.float16))
+        labels = self._labels(data, cells)
+        edges = grid.seconds(cells.astype(np.float64))
+        edges[0], edges[-1] = 0.0, max(float(told["duration"]), edges[-2])
+        with self._writing() as db:
+            self._empty(db, number)
+            db.execute(
+                "UPDATE videos SET state = 'ok', reason = NULL, mark = ?, duration = ?, start = ?, step = ?, "
+                "window = ?, clip = ?, clips = ?, stretch = ?, stretches = ? WHERE number = ?",
+                (told.get("mark"), told["duration"], grid.start, grid.step, grid.window, first, len(rows), stretch,
+                 len(means), number))
+            db.executemany("INSERT INTO segments VALUES (?, 'stretch', ?, ?, ?, ?, NULL)",
+                           [(number, float(a), float(b), label, score)
+                            for a, b, (label, score) in zip(edges[:-1], edges[1:], labels)])
+            db.execute("UPDATE meta SET value = value + ? WHERE key = 'clip'", (len(rows),))
+            db.execute("UPDATE meta SET value = value + ? WHERE key = 'stretch'", (len(means),))
+        self._read_texts(vid)
+        self._forget_pictures(number)
+        result.done.append(vid)
+        result.clips += len(rows)
+
+    def _seen(self, data: np.ndarray) -> Floats:
+        """Features to the rows that are compared."""
+        if self.space is not None:
+            return self.space.see(data)
+        data = np.asarray(data, np.float32)
+        return np.asarray(data / np.maximum(np.linalg.norm(data, axis=1, keepdims=True), 1e-6), np.float32)
+
+    def _labels(self, data: np.ndarray, cells: Ints) -> list[tuple[str | None, float | None]]:
+        """What the encoder's class head calls each stretch, and how sure it is."""
+        encoder = self.encoder
+        if not (encoder.class_head and encoder.classes) or not len(data):
+            return [(None, None)] * (len(cells) - 1)
+        weight, bias = (encoder.class_head[k].float().numpy() for k in ("weight", "bias"))
+        logits = np.add.reduceat(data @ weight.T + bias, cells[:-1], axis=0) / np.diff(cells)[:, None]
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        return [(encoder.classes[k], float(row[k])) for row, k in zip(shares, shares.argmax(1))]
+
+    def _empty(self, db: sqlite3.Connection, number: int) -> None:
+        """Take out what was made of a video's earlier content; what people said of it stays."""
+        db.execute("DELETE FROM segments WHERE video = ? AND kind = 'stretch'", (number,))
+        db.execute("DELETE FROM copies WHERE a = ? OR b = ?", (number, number))
+
+    def _read_texts(self, vid: str) -> None:
+        """Its name, and the subtitles beside it, where they are not what they were."""
+        row = self._row(vid)
+        path, number = Path(row["path"]), int(row["number"])
+        found: list[tuple[str, float | None, float | None, str]] = [
+            ("name", None, None, re.sub(r"[\W_]+", " ", f"{path.parent.name} {path.stem}"))]
+        for beside in _subtitles(path):
+            try:
+                parse = srt_parse if beside.suffix.lower() == ".srt" else vtt_parse
+                for told in parse(beside, Reading()).values():
+                    found += [("said", s.start, s.end, s.sentence) for s in told.annotations if s.sentence]
+            except CuemarkError as error:
+                say(f"subtitles left out: {error}")
+        held = [tuple(r) for r in self._db.execute(
+            "SELECT kind, start, end, text FROM texts WHERE video = ? AND kind IN ('name', 'said') ORDER BY id",
+            (number,))]
+        if held != found:
+            with self._writing() as db:
+                db.execute("DELETE FROM texts WHERE video = ? AND kind IN ('name', 'said')", (number,))
+                db.executemany("INSERT INTO texts (video, kind, start, end, text) VALUES (?, ?, ?, ?, ?)",
+                               [(number, *row) for row in found])
+
+    def _prune(self) -> None:
+        """Forget what is gone: its rows, its features, its pictures."""
+        rows = self._db.execute("SELECT number, id FROM videos WHERE state = 'gone'").fetchall()
+        if not rows:
+            return
+        numbers = [(int(row["number"]),) for row in rows]
+        with self._writing() as db:
+            for table, column in (("videos", "number"), ("segments", "video"), ("texts", "video"), ("copies", "a"),
+                                  ("copies", "b")):
+                db.executemany(f"DELETE FROM {table} WHERE {column} = ?", numbers)
+        for name in ("clips", "stretches"):
+            self._store(name, self._alive().generation).drop([number for number, in numbers])
+        out = self.folder / FEATURES
+        with locked(out):
+            book = Book.open(out, self.config.described(self.encoder))
+            for row in rows:
+                book.entries.pop(row["id"], None)
+                book.failed.pop(row["id"], None)
+            book.write(complete=True)
+            for row in rows:
+                (out / f"{row['id']}.npy").unlink(missing_ok=True)
+                self._forget_pictures(int(row["number"]))
+
+    def _settle(self, result: Indexed) -> None:
+        """What is worth doing when all are in: copies, a smaller file, an index."""
+        before = self._count("copies")
+        for vid in result.done:
+            self._find_copies(vid)
+        result.copies = self._count("copies") - before
+        live = self._alive()
+        clips, stretches = (self._store(name, live.generation) for name in ("clips", "stretches"))
+        if not (isinstance(clips, FileVectors) and isinstance(stretches, FileVectors)):
+            return
+        end = int(self._meta("clip"))
+        if end > 2 * len(numbers_of(live.clips)) and end > 1000:
+            (new_clips, moved), (_, pieces) = clips.compacted(live.clips), stretches.compacted(live.stretches)
+            with self._writing() as db:
+                db.execute("UPDATE videos SET clip = NULL, stretch = NULL, clips = 0, stretches = 0 "
+                           "WHERE state != 'ok'")
+                db.executemany("UPDATE videos SET clip = ? WHERE number = ?", moved[:, 1::-1].tolist())
+                db.executemany("UPDATE videos SET stretch = ? WHERE number = ?", pieces[:, 1::-1].tolist())
+                for key, value in (("generation", new_clips.generation), ("clip", int(moved[:, 2].max(initial=0))),
+                                   ("stretch", int(pieces[:, 2].max(initial=0)))):
+                    db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+            live = self._alive()
+            clips, stretches = (self._store(name, live.generation) for name in ("clips", "stretches"))
+        assert isinstance(clips, FileVectors)
+        assert isinstance(stretches, FileVectors)
+        clips.sweep()
+        stretches.sweep()
+        result.index = clips.settle(live.clips, int(self._meta("clip")))
+
+    # ------------------------------------------------------------------ near-identical footage
+
+    def _count(self, table: str) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def _find_copies(self, vid: str) -> None:
+        """Compare a video with those that have stretches like its own, and note which hold the same footage."""
+        live, number = self._alive(), self._number(vid)
+        own = live.stretches[live.stretches[:, 0] == number]
+        if not len(own):
+            return
+        mine = self._rows_of(number)
+        cells = _stretches(mine, self._grid(number))
+        sums = np.add.reduceat(mine, cells[:-1], axis=0)
+        asked = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        scores, numbers = self._store("stretches", live.generation).nearest(asked.astype(np.float32), 8,
+                                                                            live.stretches, True)
+        near = owners_of(numbers[scores >= ALIKE], live.stretches)
+        owners, counts = np.unique(live.stretches[near[near >= 0], 0], return_counts=True)
+        found = []
+        for other in owners[np.argsort(-counts, kind="stable")][:16].tolist():
+            if other == number:
+                continue
+            a, b = self._row_of(number), self._row_of(other)
+            if a["mark"] == b["mark"]:
+                found.append((*sorted((number, other)), 0.0, 1.0))
+            elif abs(a["step"] - b["step"]) < 1e-6:
+                shift, correlation = aligned(mine, self._rows_of(other))
+                if correlation >= SAME:
+                    shift = shift if number < other else -shift
+                    found.append((*sorted((number, other)), shift * a["step"], correlation))
+        if found:
+            with self._writing() as db:
+                db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?)", found)
+
+    def _shifts(self, numbers: Sequence[int]) -> dict[int, tuple[int, float]]:
+        """Of each video the one that stands for its footage among these, and the seconds between their clocks."""
+        stands = {number: (number, 0.0) for number in numbers}
+        known = set(numbers)
+        if not known:
+            return stands
+        pairs: dict[int, list[tuple[int, float]]] = {}
+        marks = ",".join("?" * len(known))
+        for a, b, shift, _ in self._db.execute(f"SELECT * FROM copies WHERE a IN ({marks}) AND b IN ({marks})",
+                                               [*known, *known]):
+            pairs.setdefault(a, []).append((b, -shift))  # a time t of b is t - shift of a
+            pairs.setdefault(b, []).append((a, shift))
+        seen: set[int] = set()
+        for first in numbers:
+            if first in seen:
+                continue
+            waiting = [(first, 0.0)]
+            while waiting:
+                number, shift = waiting.pop()
+                if number in seen:
+                    continue
+                seen.add(number)
+                stands[number] = first, shift
+                # a time t of `number` is t + its shift on the clock of the first
+                waiting += [(other, shift + more) for other, more in pairs.get(number, ())]
+        return stands
+
+    # ------------------------------------------------------------------ what is there
+
+    def videos(self, filter: Filter | None = None, limit: int | None = None, offset: int = 0) -> list[Entry]:
+        """Its videos by name; with a filter, those that are there and pass it.
+
+        Raises:
+            CallError: a filter that cannot be meant.
+        """
+        where, values = ("1", []) if filter is None else self._where(filter)
+        rows = self._db.execute(f"SELECT * FROM videos WHERE {where} ORDER BY id LIMIT ? OFFSET ?",
+                                [*values, -1 if limit is None else limit, offset])
+        return [_entry(row) for row in rows]
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM videos WHERE state = 'ok'").fetchone()[0])
+
+    def video(self, vid: str) -> Entry:
+        """One of its videos.
+
+        Raises:
+            CallError: it has no such video.
+        """
+        return _entry(self._row(vid))
+
+    def file(self, vid: str) -> Path:
+        """The file of a video, wherever links lead: one inside what was given to :meth:`index`.
+
+        Raises:
+            CallError: it has no such video.
+            VideoError: its file is not there, or leads out of the library's folders by now.
+        """
+        path = Path(self._row(vid)["path"])
+        if not _inside(path, {root for root, in self._db.execute("SELECT path FROM roots")}):
+            raise VideoError(f"video '{vid}' leads out of the folders of the library; index the folder it is in.")
+        if not path.is_file():
+            raise VideoError(f"video '{path}' does not exist; index its folder again.")
+        return Path(os.path.realpath(path))
+
+    def features(self, vid: str) -> Features:
+        """What the encoder saw of a video.
+
+        Raises:
+            CallError: it has no such video.
+            DataError: they are damaged or not there.
+        """
+        row = self._row(vid)
+        if not row["clips"]:
+            raise DataError(f"video '{vid}' is not indexed{f' ({reason})' if (reason := row['reason']) else ''}; index "
+                            "its folder again.")
+        data = mapped(self.folder / FEATURES / f"{vid}.npy")
+        if len(data) != row["clips"]:
+            raise DataError(f"the features of '{vid}' are not those that were indexed; index its folder again.")
+        return Features(np.asarray(data, np.float32), self._grid(int(row["number"])), float(row["duration"]))
+
+    def curve(self, vid: str, query: str) -> tuple[NDArray[np.float64], Floats]:
+        """How like a sentence each clip of a video is: seconds of their centres, and cosines.
+
+        Raises:
+            CallError: it has no such video.
+            ModelError: the encoder shares no space with sentences.
+        """
+        features = self.features(vid)
+        return features.grid.centres, self._seen(features.data) @ self._asked(query)
+
+    def segments(self, vid: str, kind: str | None = None) -> list[Segment]:
+        """Known segments of a video, by time: ``"annotation"``, ``"correction"``, ``"stretch"``, or all of them."""
+        rows = self._db.execute("SELECT start, end, label, score, sentence FROM segments WHERE video = ? AND "
+                                "(? IS NULL OR kind = ?) ORDER BY start, end", (self._number(vid), kind, kind))
+        return [Segment(*row) for row in rows]
+
+    def labels(self) -> dict[str, int]:
+        """Every label that a segment of a video that is there carries, and how many do; the commonest first."""
+        rows = self._db.execute(
+            "SELECT label, count(*) AS n FROM segments JOIN videos ON number = video WHERE label IS NOT NULL AND "
+            "state = 'ok' GROUP BY label ORDER BY n DESC, label")
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    def copies(self) -> list[tuple[str, str, float, float]]:
+        """Pairs of videos that hold the same footage: their ids, the seconds to add to a time of the first for the same
+        picture in the second, and the correlation."""
+        rows = self._db.execute("SELECT x.id, y.id, shift, correlation FROM copies JOIN videos x ON x.number = a "
+                                "JOIN videos y ON y.number = b ORDER BY x.id, y.id")
+        return [tuple(row) for row in rows]
+
+    def thumbnail(self, vid: str, seconds: float, height: int = THUMBNAIL_HEIGHT) -> bytes:
+        """The picture shown at a moment, as a JPEG file; kept for the next time.
+
+        Args:
+            seconds: clamped to the video, and rounded to tenths.
+            height: in pixels, 32 to 720.
+
+        Raises:
+            CallError: it has no such video, or these are no numbers.
+            VideoError: its file cannot be used.
+        """
+        within("seconds", seconds, -math.inf if math.isinf(seconds) else -1e9, 1e9)
+        within("height", height, 32, 720)
+        row = self._row(vid)
+        at = round(min(max(seconds, 0.0), float(row["duration"] or 0.0)), 1)
+        kept = self.folder / PICTURES / f"{row['number']}-{round(10 * at)}-{int(height)}.jpg"
+        try:
+            data = kept.read_bytes()
+            os.utime(kept)
+            return data
+        except OSError:
+            pass
+        from PIL import Image  # here: nothing else in this file needs it
+
+        picture = Image.fromarray(video.frames_at(self.file(vid), [at])[0])
+        picture.thumbnail((int(height) * 4, int(height)))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=80)
+        try:
+            with replacing(kept, "wb") as file:
+                file.write(buffer.getvalue())
+        except OSError:  # a full disk, a library that is read only
+            return buffer.getvalue()
+        self._thumbnails += 1
+        if self._thumbnails % 64 == 1:
+            self._bound_pictures()
+        return buffer.getvalue()
+
+    def _bound_pictures(self) -> None:
+        """The oldest go where they are too many."""
+        found = []
+        for path in (self.folder / PICTURES).glob("*.jpg"):
+            with suppress(OSError):  # another may have removed it
+                told = path.stat()
+                found.append((told.st_mtime, told.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= THUMBNAILS:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+    def _forget_pictures(self, number: int) -> None:
+        for path in (self.folder / PICTURES).glob(f"{number}-*.jpg"):
+            path.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ what people say
+
+    def annotate(self, truth: Truth) -> int:
+        """Take known segments of videos, by id or by the file's name: what is there of these videos is replaced.
+
+        Returns:
+            How many of the truth's videos are in the library.
+        """
+        by_stem = {Path(row["path"]).stem: int(row["number"])
+                   for row in self._db.execute("SELECT number, path FROM videos ORDER BY number DESC")}
+        by_id = {row["id"]: int(row["number"]) for row in self._db.execute("SELECT number, id FROM videos")}
+        count = 0
+        with self._writing() as db:
+            for vid, told in truth.items():
+                number = by_id.get(vid, by_stem.get(vid))
+                if number is not None:
+                    self._say(db, number, "annotation", told.annotations)
+                    count += 1
+        return count
+
+    def corrections(self) -> Truth:
+        """What people said is right.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        path = self.folder / CORRECTIONS
+        return read_truth(path) if path.exists() else {}
+
+    def correct(self, vid: str, segments: Sequence[Segment]) -> None:
+        """Say what is right in a video, in place of what was said before; nothing: take it back.
+
+        :data:`CORRECTIONS` is written whole, atomically, by one at a time; tomorrow's training reads it.
+
+        Raises:
+            CallError: it has no such video, or a segment lies outside it.
+            DataError: the file cannot be written.
+        """
+        entry = self.video(vid)
+        for s in segments:
+            if not (0 <= s.start <= s.end <= entry.duration + 1e-3):
+                raise CallError(f"a correction of '{vid}' must lie within its {entry.duration:.2f} s, got "
+                                f"[{s.start:g}, {s.end:g}].")
+        try:
+            with self._guard, open(self.folder / f".{CORRECTIONS}.lock", "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                told = self.corrections()
+                if segments:
+                    told[vid] = VideoTruth(entry.duration, tuple(segments))
+                else:
+                    told.pop(vid, None)
+                write_truth(self.folder / CORRECTIONS, told)
+                with self._writing() as db:
+                    self._say(db, self._number(vid), "correction", segments)
+        except (OSError, sqlite3.Error) as error:
+            raise unwritable(self.folder / CORRECTIONS, error) from None
+
+    def _say(self, db: sqlite3.Connection, number: int, kind: str, segments: Sequence[Segment]) -> None:
+        for table in ("segments", "texts"):
+            db.execute(f"DELETE FROM {table} WHERE video = ? AND kind = ?", (number, kind))
+        db.executemany("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)",
+                       [(number, kind, s.start, s.end, s.label, s.score, s.sentence) for s in segments])
+        db.executemany("INSERT INTO texts (video, kind, start, end, text) VALUES (?, ?, ?, ?, ?)",
+                       [(number, kind, s.start, s.end, text) for s in segments
+                        if (text := " ".join(t for t in (s.label, s.sentence) if t))])
+
+    # ------------------------------------------------------------------ searching
+
+    def search(self, query: str | Shown, top: int = 20, filter: Filter | None = None, *,
+               localizer: TrainedLocalizer | None = None, floor: float | None = FLOOR,
+               config: similarity.Config | None = None) -> Found:
+        """The moments that a sentence says, or that are like an example.
+
+        Args:
+            query: a sentence; or a stretch of a video file, in the library or not.
+            top: answers at most.
+            filter: what to look among.
+            localizer: what says where moments begin and end in the videos of the best clips: one that is asked
+                sentences, trained on features of the library's encoder at its stride. None: no training
+                (:func:`cuemark.similarity.moments`).
+            floor: how sure an answer has to be, 0 to 1 (see the module); None: any. Examples have none.
+            config: how cosines become moments.
+
+        Raises:
+            CallError: a setting that cannot be meant, or a localizer that is not asked sentences.
+            ModelError: the localizer does not fit the library, or what reads sentences is not here.
+            VideoError: the example cannot be used.
+        """
+        began = time.monotonic()
+        within("top", top, 1, 1000)
+        if floor is not None:
+            within("floor", floor, 0, 1)
+        if isinstance(query, str) and not query.strip():
+            raise CallError("there is nothing to look for; say it in a sentence.")
+        self._fits(localizer, query)
+        live = self._alive()
+        spans, allowed = live.clips, None
+        if filter is not None and not filter.empty:
+            where, values = self._where(filter)
+            allowed = {n for n, in self._db.execute(f"SELECT number FROM videos WHERE {where}", values)}
+            spans = live.clips[np.isin(live.clips[:, 0], list(allowed))]
+            if filter.label is not None:
+                spans = self._labelled(spans, filter.label)
+        asked = self._asked(query) if isinstance(query, Shown) or self.space is not None else None
+        seen: list[_Candidate] = []
+        best = None
+        if asked is not None:
+            _, numbers = self._store("clips", live.generation).nearest(
+                asked[None], 50 + 10 * top, spans, allowed is None)
+            seen = self._refined(query, asked, numbers[0], live.clips, top, localizer, config)
+            sure = self._sure(live) if isinstance(query, str) else None
+            for candidate in seen:
+                assert candidate.similarity is not None
+                score = sure(candidate.similarity) if sure is not None else candidate.similarity
+                candidate.segment = replace(candidate.segment, score=score)
+            best = max((c.segment.score or 0.0 for c in seen), default=None)
+            if sure is not None and floor is not None:
+                seen = [c for c in seen if (c.segment.score or 0.0) >= floor]
+        told = self._by_words(query, allowed) if isinstance(query, str) else []
+        candidates = _fused(seen, told)
+        if filter is not None and filter.label is not None:
+            candidates = [c for c in candidates if self._overlaps(c, filter.label)]
+        kept = self._once(candidates)[:top]
+        hits = [self._hit(c, query) for c in kept]
+        return Found(hits, floor if isinstance(query, str) else None, best, time.monotonic() - began)
+
+    def _fits(self, localizer: TrainedLocalizer | None, query: str | Shown) -> None:
+        if localizer is None:
+            return
+        if localizer.network.asked != "sentence" or isinstance(query, Shown):
+            raise CallError(f"this {localizer.name} cannot refine {'an example' if isinstance(query, Shown) else 'it'};"
+                            " give a localizer that is asked sentences, and a sentence.")
+        told = {**self.config.described(self.encoder), "videos": {}}
+        localizer.fits(FeatureFolder(self.folder / FEATURES, json.loads(json.dumps(told))))
+
+    def _asked(self, query: str | Shown) -> Floats:
+        """What is compared with clips: ``(D,)`` of length 1."""
+        if isinstance(query, str):
+            if self.space is None:
+                raise ModelError(f"the encoder '{self.told['encoder']}' of this library cannot compare videos with "
+                                 "sentences; index with one that was pre-trained by CLAP, or with a CLIP.")
+            return np.asarray(self.space.read([query])[0], np.float32)
+        where = self._db.execute("SELECT id FROM videos WHERE path = ? AND clips > 0",
+                                 (os.path.abspath(query.file),)).fetchone()
+        features = (self.features(where["id"]) if where is not None
+                    else features_of(query.file, self.encoder, self.config)[0])
+        share = features.grid.covered(np.array([[query.start, query.end]]))
+        if not share.any():
+            raise CallError(f"the example {query.file}:{query.start:g}-{query.end:g} shows no clip of its video "
+                            f"({features.duration:.1f} s).")
+        mean = (self._seen(features.data) * share[:, None]).sum(0)
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), np.float32)
+
+    def _labelled(self, spans: Ints, label: str) -> Ints:
+        """Of the clips of some videos, those in segments with a label."""
+        found = [np.zeros((0, 3), np.int64)]
+        for number, first, last in spans.tolist():
+            segments = self._db.execute("SELECT start, end FROM segments WHERE video = ? AND label = ?",
+                                        (number, label)).fetchall()
+            inside = self._grid(number).covered(np.array([tuple(s) for s in segments], np.float64).reshape(-1, 2)) > 0
+            edges = np.flatnonzero(np.diff(np.r_[False, inside[: last - first], False].astype(np.int8)))
+            found.append(np.array([(number, first + a, first + b) for a, b in edges.reshape(-1, 2).tolist()],
+                                  np.int64).reshape(-1, 3))
+        return np.concatenate(found)
+
+    def _refined(self, query: str | Shown, asked: Floats, numbers: Ints, spans: Ints, top: int,
+                 localizer: TrainedLocalizer | None, config: similarity.Config | None) -> list[_Candidate]:
+        """The second stage: the videos of the best clips, looked at closely. Best first by cosine."""
+        real = numbers >= 0
+        owners = spans[owners_of(numbers[real], spans), 0]
+        clips: dict[int, list[int]] = {}
+        for owner, number in zip(owners.tolist(), numbers[real].tolist()):
+            clips.setdefault(owner, []).append(number)
+        chosen = list(clips)[: max(2 * top, 20)]
+        firsts = {int(a): int(b) for a, b, _ in spans[np.isin(spans[:, 0], chosen)]}
+        ids = {number: str(self._row_of(number)["id"]) for number in chosen}
+        features: dict[int, Features] = {}
+        for number in chosen:
+            try:
+                features[number] = self.features(ids[number])
+            except CuemarkError as error:  # changed under the search, or damaged: the others go on
+                _log.warning("%s", error)
+        answers: dict[str, list[Segment]] = {}
+        if localizer is not None and isinstance(query, str):
+            answers = dict(localizer.predict({ids[n]: f for n, f in features.items()},
+                                             {ids[n]: [Question(query)] for n in features}))
+        found = []
+        for number, seen in features.items():
+            rows = self._seen(seen.data)
+            curve = rows @ asked
+            hit = np.array(clips[number]) - firsts[number]
+            if localizer is not None:
+                moments, why = answers[ids[number]][:3], f"looks like it, bounds by {localizer.name}"
+            else:
+                shots = seen.grid.seconds(similarity.boundaries(rows).astype(np.float64))
+                moments = similarity.moments(curve[:, None], seen.grid, seen.duration, config, shots)[0]
+                why = "looks like it" if isinstance(query, str) else "looks like the example"
+            kept: list[Segment] = []
+            for moment in moments:
+                if any(moment.overlap(other) > 0.5 * min(moment.duration, other.duration) for other in kept):
+                    continue  # within a better one, or around it
+                inside = _cells_of(moment, seen.grid)
+                at = inside[int(curve[inside].argmax())]
+                if localizer is None and not np.isin(inside, hit).any():
+                    continue  # of this video, another moment is meant
+                kept.append(moment)
+                found.append(_Candidate(number, Segment(moment.start, moment.end), float(curve[at]),
+                                        float(np.clip(seen.grid.centres[at], moment.start, moment.end)), [why]))
+            if not kept:  # what was hit stands out of no neighbourhood: then it alone
+                at = int(hit[0])
+                start, end = seen.grid.windows[at].clip(0.0, seen.duration).tolist()
+                found.append(_Candidate(number, Segment(start, end), float(curve[at]), (start + end) / 2, [why]))
+        return sorted(found, key=lambda c: -(c.similarity or 0.0))
+
+    def _sure(self, live: _Live) -> _Normal:
+        """How sure an answer is by its cosine: see the module. Measured again when the library has grown by a tenth."""
+        with self._guard:
+            count = len(numbers_of(live.clips))
+            kept = json.loads(self._meta("nothing") or "null")
+            if kept is None or not 0.9 * kept[2] <= count <= 1.1 * kept[2]:
+                assert self.space is not None
+                best = self._store("clips", live.generation).nearest(self.space.read(NOTHING), 1, live.clips, True)[0]
+                best = best[np.isfinite(best)]
+                kept = [float(best.mean()), max(float(best.std()), 1e-3), count] if len(best) else [1.0, 1e-3, 0]
+                with suppress(sqlite3.OperationalError):  # a library that is read only
+                    self._db.execute("INSERT OR REPLACE INTO meta VALUES ('nothing', ?)", (json.dumps(kept),))
+            return _Normal(kept[0], kept[1])
+
+    def _by_words(self, query: str, allowed: set[int] | None) -> list[_Candidate]:
+        """Texts that hold all the words of a sentence, by bm25."""
+        rows = self._db.execute(
+            "SELECT t.video, t.kind, t.start, t.end, t.text, v.duration FROM words JOIN texts t ON t.id = words.rowid "
+            "JOIN videos v ON v.number = t.video WHERE words MATCH ? AND v.state = 'ok' ORDER BY bm25(words) LIMIT ?",
+            (match_of(query), WORDS)).fetchall() if match_of(query) else []
+        found = []
+        for row in rows:
+            if allowed is not None and row["video"] not in allowed:
+                continue
+            start, end = (0.0, row["duration"]) if row["start"] is None else (row["start"], row["end"])
+            end = min(end, row["duration"])
+            if not start <= end:
+                continue
+            word = {"said": "said", "name": "its name is", "annotation": "described as",
+                    "correction": "described as"}[row["kind"]]
+            text = row["text"] if len(row["text"]) <= 120 else row["text"][:119] + "…"
+            found.append(_Candidate(row["video"], Segment(start, end, None, 1.0), None, (start + end) / 2,
+                                    [f"{word} “{text}”"]))
+        return found
+
+    def _overlaps(self, candidate: _Candidate, label: str) -> bool:
+        s = candidate.segment
+        return self._db.execute(
+            "SELECT 1 FROM segments WHERE video = ? AND label = ? AND start <= ? AND end >= ? LIMIT 1",
+            (candidate.number, label, s.end, s.start)).fetchone() is not None
+
+    def _once(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
+        """Without what overlaps something better, in its video or in one that holds the same footage."""
+        if not candidates:
+            return []
+        stands = self._shifts(list(dict.fromkeys(c.number for c in candidates)))
+        spans = times([c.segment for c in candidates])
+        spans = spans + np.array([stands[c.number][1] for c in candidates])[:, None]
+        footage = np.array([stands[c.number][0] for c in candidates], np.int64)
+        ranks = np.arange(len(candidates), 0, -1, dtype=np.float64)
+        kept, _ = hard_nms(spans, ranks, 0.5, groups=footage)
+        overlap = tiou(spans, spans[kept])
+        for i, candidate in enumerate(candidates):
+            same = [k for j, k in enumerate(kept) if footage[k] == footage[i] and overlap[i, j] > 0.5]
+            if same and same[0] != i and candidate.number != candidates[same[0]].number:
+                vid = self._row_of(candidate.number)["id"]
+                if vid not in candidates[same[0]].also:
+                    candidates[same[0]].also.append(vid)
+        return [candidates[i] for i in kept]
+
+    def _hit(self, candidate: _Candidate, query: str | Shown) -> Hit:
+        row = self._row_of(candidate.number)
+        asked = query if isinstance(query, str) else f"{query.file}:{query.start:g}-{query.end:g}"
+        return Hit(row["id"], Path(row["path"]), replace(candidate.segment, query=asked), candidate.similarity,
+                   candidate.picture, "; ".join(candidate.why), tuple(candidate.also))
+
+    def _where(self, filter: Filter) -> tuple[str, list[Any]]:
+        """A filter as a condition on videos that are there."""
+        conditions: list[str] = ["state = 'ok'"]
+        values: list[Any] = []
+        for condition, value in (("duration >= ?", filter.longer), ("duration <= ?", filter.shorter)):
+            if value is not None:
+                within("longer" if ">" in condition else "shorter", value, 0)
+                conditions.append(condition)
+                values.append(value)
+        for name, sign, late in (("since", ">=", 0), ("until", "<", 1)):
+            if (day := getattr(filter, name)) is not None:
+                conditions.append(f"modified {sign} ?")
+                values.append(_day(name, day, late))
+        if filter.folder is not None:
+            folder = os.path.abspath(filter.folder).rstrip(os.sep) + os.sep
+            conditions.append("substr(path, 1, ?) = ?")
+            values += [len(folder), folder]
+        if filter.label is not None:
+            conditions.append("number IN (SELECT video FROM segments WHERE label = ?)")
+            values.append(filter.label)
+        if filter.text is not None:
+            if not (words := match_of(filter.text)):
+                raise CallError(f"there is no word in the text '{filter.text}' to look for; give some.")
+            # all the words of the filter, in any texts of the video
+            for word in words.split(" "):
+                conditions.append("number IN (SELECT video FROM texts WHERE id IN "
+                                  "(SELECT rowid FROM words WHERE words MATCH ?))")
+                values.append(word)
+        if filter.ids is not None:
+            conditions.append(f"id IN ({','.join('?' * len(filter.ids))})")
+            values += list(filter.ids)
+        return " AND ".join(conditions), values
+
+    # ------------------------------------------------------------------ rows
+
+    def _row(self, vid: str) -> sqlite3.Row:
+        row = self._db.execute("SELECT * FROM videos WHERE id = ?", (vid,)).fetchone()
+        if row is None:
+            raise CallError(f"the library has no video '{vid}'; list those it has.")
+        return row
+
+    def _row_of(self, number: int) -> sqlite3.Row:
+        row: sqlite3.Row = self._db.execute("SELECT * FROM videos WHERE number = ?", (number,)).fetchone()
+        return row
+
+    def _number(self, vid: str) -> int:
+        return int(self._row(vid)["number"])
+
+    def _grid(self, number: int) -> Grid:
+        row = self._row_of(number)
+        return Grid(row["start"], row["step"], row["clips"], row["window"])
+
+    def _rows_of(self, number: int) -> Floats:
+        """The clips of a video where they are compared."""
+        return self._seen(self.features(self._row_of(number)["id"]).data)
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+@dataclass(frozen=True)
+class _Normal:
+    """A normal distribution's share below a number."""
+
+    mean: float
+    deviation: float
+
+    def __call__(self, value: float) -> float:
+        return 0.5 * (1 + math.erf((value - self.mean) / (self.deviation * math.sqrt(2))))
+
+
+def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
+    """The shift at which two sequences are most alike, and how alike they are then.
+
+    Both lose the mean of the two together; then, for every shift that lays at least half of the shorter one (and
+    :data:`SHORTEST_COPY` rows) over the other, the mean of the cosines of rows that lie over each other.
+
+    Args:
+        a: ``(T, D)`` rows.
+        b: ``(S, D)``.
+
+    Returns:
+        ``shift``: row ``i`` of ``a`` lies over row ``i + shift`` of ``b``; and the mean cosine, 0 where no shift is
+        long enough.
+    """
+    least = max(SHORTEST_COPY, math.ceil(min(len(a), len(b)) / 2))
+    if min(len(a), len(b)) < least:
+        return 0, 0.0
+    middle = np.concatenate([a, b]).mean(0)
+    a, b = a - middle, b - middle
+    a = a / np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-6)
+    b = b / np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-6)
+    count = len(a) + len(b) - 1
+    size = 1 << (count - 1).bit_length()
+    # the sums along all diagonals of a @ b.T, number by number of the vectors, by the convolution theorem
+    spectrum = np.fft.rfft(a, size, axis=0) * np.conj(np.fft.rfft(b, size, axis=0))
+    sums = np.fft.irfft(spectrum.sum(1), size)
+    shifts = np.arange(-(len(b) - 1), len(a))
+    shared = np.minimum(len(a), len(b) + shifts) - np.maximum(0, shifts)
+    mean = np.where(shared >= least, sums[shifts] / np.maximum(shared, 1), -1.0)
+    best = int(mean.argmax())
+    return int(-shifts[best]), float(max(mean[best], 0.0))
+
+
+def match_of(text: str) -> str:
+    """A text as FTS5 looks for all of its words: each a string of its own, so that nothing in it is an operator."""
+    return " ".join(f'"{word}"' for word in re.findall(r"\w+", text)[:32])
+
+
+def _fused(seen: Sequence[_Candidate], told: Sequence[_Candidate]) -> list[_Candidate]:
+    """Two rankings as one by reciprocal ranks; what overlaps in one video is one answer, with both reasons."""
+    for rank, candidate in enumerate(seen):
+        candidate.rank = 1 / (FUSED + 1 + rank)
+    alone = []
+    for rank, words in enumerate(told):
+        words.rank = 1 / (FUSED + 1 + rank)
+        match = next((c for c in seen if c.number == words.number and c.segment.overlap(words.segment) > 0), None)
+        if match is None:
+            alone.append(words)
+        elif words.why[0] not in match.why:
+            if len(match.why) == 1:  # the first text counts, its like only says why
+                match.rank += words.rank
+            if len(match.why) < 4:
+                match.why += words.why
+    return sorted([*seen, *alone], key=lambda c: -c.rank)
+
+
+def _stretches(rows: np.ndarray, grid: Grid) -> Ints:
+    """First cells of the pieces between changes of shot, of :data:`LONGEST_STRETCH` at most, and the count of cells."""
+    most = max(1, int(LONGEST_STRETCH / grid.step))
+    edges = np.concatenate([[0], similarity.boundaries(rows), [len(rows)]]).astype(np.int64)
+    cells = [np.linspace(a, b, -(-(b - a) // most) + 1).round().astype(np.int64)[:-1]
+             for a, b in zip(edges[:-1].tolist(), edges[1:].tolist())]
+    return np.concatenate([*cells, edges[-1:]])
+
+
+def _cells_of(segment: Segment, grid: Grid) -> Ints:
+    """The cells whose centres are in a segment; the nearest one where none is."""
+    inside = np.flatnonzero((grid.centres >= segment.start) & (grid.centres <= segment.end))
+    return inside if len(inside) else np.array([int(np.abs(grid.centres - segment.middle).argmin())])
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    return Entry(row["id"], Path(row["path"]), row["state"], float(row["duration"] or 0.0), int(row["clips"] or 0),
+                 float(row["modified"] or 0.0), int(row["size"] or 0), row["reason"])
+
+
+def _manifest(out: Path) -> dict[str, Any]:
+    """What the features folder lists, finished or not."""
+    if not (out / MANIFEST).exists():
+        return {}
+    told = read_json(out / MANIFEST, "features")
+    return dict(told.get("videos") or {}) if isinstance(told, dict) else {}
+
+
+def _inside(path: Path, roots: set[str]) -> bool:
+    """Whether a file is one of these, or in one of them, wherever links lead."""
+    real = os.path.realpath(path)
+    return any(_under(real, root) for root in roots)
+
+
+def _under(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _named(path: Path, taken: set[str]) -> str:
+    """An id that can be a file's name: the stem, or with a digest of the path where that is taken."""
+    stem = path.stem.encode()[:180].decode(errors="ignore") or "video"
+    stem = stem if not stem.startswith(".") else f"video{stem}"
+    if stem not in taken and not (stem.startswith("failed") or stem.startswith("features")):
+        return stem
+    return f"{stem}-{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
+
+
+def _subtitles(path: Path) -> list[Path]:
+    """``NAME.srt``, ``NAME.vtt`` and ``NAME.LANGUAGE.srt`` … beside a video."""
+    pattern = re.compile(re.escape(path.stem) + r"(\.[\w-]{2,12})?\.(srt|vtt)", re.IGNORECASE)
+    try:
+        return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name) and p.is_file())
+    except OSError:
+        return []
+
+
+def _day(name: str, day: str, late: int) -> float:
+    """The beginning of a day, or of the one after it, here, in seconds since 1970."""
+    try:
+        begin = time.strptime(day, "%Y-%m-%d")
+        return time.mktime((begin.tm_year, begin.tm_mon, begin.tm_mday + late, 0, 0, 0, 0, 0, -1))
+    except (ValueError, OverflowError):
+        raise CallError(f"{name} must be a day such as 2026-01-31, got '{day}'.") from None

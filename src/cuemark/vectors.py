@@ -1,0 +1,404 @@
+"""Many unit vectors and the nearest of them: a file that is searched exactly, faiss where there are many, or Qdrant.
+
+A store knows vectors by *number*. Who gives the numbers, and which of them live, is in a database elsewhere
+(:mod:`cuemark.library`): a number is used once, and rises. So a store may hold vectors that nobody knows (a process was
+killed between the two) or that are gone, and answers only with those that it is told are alive: *spans*, ``(n, 3)``
+int64 rows of an owner and its numbers, first and one past the last, by rising first number.
+
+========  ===================================================  ======================================================
+store     what is on disk                                      search
+========  ===================================================  ======================================================
+file      ``NAME-GENERATION.f16``, rows of float16, mapped     products in float32, block by block: exact
++ faiss   ``NAME-GENERATION.faiss``: inverted lists of 8 bits  candidates of some lists, scored again on the rows; what
+          a number, for the rows there were when it was made   came later is searched exactly
+Qdrant    a collection on a server                             the server's
+========  ===================================================  ======================================================
+
+The promise is three functions, ``put``, ``nearest`` and ``drop``; :func:`opened` chooses.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cuemark.errors import CallError, CuemarkError, DataError
+from cuemark.progress import say
+from cuemark.segments import replacing
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+BLOCK = 1 << 14
+"""Rows that a thread answers for at a time."""
+FEW = 1 << 10
+"""Of them, so many are widened and multiplied together: they fit into a cache, which halves the time."""
+APPROXIMATE_FROM = 200_000
+"""Vectors from which faiss is worth an index: exact search of so many takes about 50 ms on two cores."""
+TAIL = 0.2
+"""Share of rows that may have come since an index was made before another is."""
+RECALL = 0.97
+"""Share of the exact 20 nearest that an index has to find when it is made, on sums of two rows."""
+RESCORED = 5
+"""Candidates of an index for each answer: 8 bits a number misjudge their order a little."""
+
+
+class Vectors(Protocol):
+    """What a store promises."""
+
+    def put(self, owner: int, first: int, rows: NDArray[np.float16]) -> None:
+        """Keep ``(n, D)`` rows under the numbers from ``first`` on, for good when this returns."""
+        ...
+
+    def nearest(self, queries: Floats, top: int, spans: Ints, all_: bool) -> tuple[Floats, Ints]:
+        """The ``top`` numbers in ``spans`` with the largest products, best first.
+
+        Args:
+            queries: ``(Q, D)`` float32 of length 1.
+            all_: whether ``spans`` are all that live, and not a choice among them.
+
+        Returns:
+            Products and numbers ``(Q, top)``; -inf and -1 where there are no more.
+        """
+        ...
+
+    def drop(self, owners: Sequence[int]) -> None:
+        """What belongs to these may be forgotten."""
+        ...
+
+
+def opened(where: str, folder: Path, name: str, dim: int, generation: int) -> FileVectors | QdrantVectors:
+    """A store by its address: ``"file"``, or ``"qdrant:"`` and a server's URL or a folder.
+
+    Raises:
+        CallError: neither, or what is needed for it is not installed.
+        CuemarkError: the server does not answer.
+    """
+    kind, _, address = where.partition(":")
+    if where == "file":
+        return FileVectors(folder, name, dim, generation)
+    if kind == "qdrant" and address:
+        return QdrantVectors(address, name, dim)
+    raise CallError(f"'{where}' is no store of vectors; write file, or qdrant:http://HOST:6333.")
+
+
+def numbers_of(spans: Ints) -> Ints:
+    """The numbers in spans, one after the other."""
+    if not len(spans):
+        return np.zeros(0, np.int64)
+    lengths = spans[:, 2] - spans[:, 1]
+    before = np.cumsum(lengths) - lengths
+    return np.arange(int(lengths.sum())) + np.repeat(spans[:, 1] - before, lengths)
+
+
+def owners_of(numbers: Ints, spans: Ints) -> Ints:
+    """Which row of ``spans`` each number is in; -1: none."""
+    if not len(spans):
+        return np.full(numbers.shape, -1)
+    at = np.searchsorted(spans[:, 1], numbers, side="right") - 1
+    return np.where((at >= 0) & (numbers < spans[at, 2]), at, -1)
+
+
+# ---------------------------------------------------------------------------------------------- a file
+
+
+class FileVectors:
+    """Rows of float16 in one file, and an index of them where there are many and faiss is installed."""
+
+    def __init__(self, folder: Path, name: str, dim: int, generation: int = 0) -> None:
+        self.folder, self.name, self.dim, self.generation = folder, name, dim, generation
+        self._lock = threading.Lock()
+        self._rows: np.ndarray | None = None
+        self._index: Any = None
+        self._indexed: tuple[int, int] | None = None  # of the index's file: when it was written, and its size
+
+    @property
+    def path(self) -> Path:
+        """Where the rows are."""
+        return self.folder / f"{self.name}-{self.generation}.f16"
+
+    @property
+    def index_path(self) -> Path:
+        """Where their index is, if there is one."""
+        return self.path.with_suffix(".faiss")
+
+    def put(self, owner: int, first: int, rows: NDArray[np.float16]) -> None:
+        """See :class:`Vectors`."""
+        data = np.ascontiguousarray(rows, np.float16).tobytes()
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            at = first * self.dim * 2
+            while data:  # a full disk may take a part first, and then says what it is
+                written = os.pwrite(handle, data, at)
+                data, at = data[written:], at + written
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def drop(self, owners: Sequence[int]) -> None:
+        """Nothing to do: rows that nobody knows are left out of answers, and of the file by :meth:`compacted`."""
+
+    def rows(self, count: int) -> np.ndarray:
+        """The first ``count`` rows, mapped.
+
+        Raises:
+            DataError: the file has fewer.
+        """
+        with self._lock:
+            if self._rows is None or len(self._rows) < count:
+                size = self.path.stat().st_size // (2 * self.dim) if self.path.exists() else 0
+                if size < count:
+                    raise DataError(f"'{self.path}' holds {size} vectors, but the library knows {count}; remove the "
+                                    "library's folder and index again.")
+                # copy on write, for torch takes no array that is read only; nothing is written
+                self._rows = (np.memmap(self.path, np.float16, "c", shape=(size, self.dim)) if size
+                              else np.zeros((0, self.dim), np.float16))
+            return self._rows
+
+    def nearest(self, queries: Floats, top: int, spans: Ints, all_: bool = False) -> tuple[Floats, Ints]:
+        """See :class:`Vectors`."""
+        queries = np.ascontiguousarray(queries, np.float32)
+        if not len(spans):
+            return _best([], len(queries), top)
+        alive = int((spans[:, 2] - spans[:, 1]).sum())
+        index = self._opened_index() if alive > APPROXIMATE_FROM else None
+        if index is None:
+            return self.exact(queries, top, spans)
+        covered = int(index.ntotal)
+        late = spans[spans[:, 2] > covered].copy()
+        late[:, 1] = np.maximum(late[:, 1], covered)
+        return _best([self._approximate(index, queries, top, spans, covered, all_), self.exact(queries, top, late)],
+                     len(queries), top)
+
+    def exact(self, queries: Floats, top: int, spans: Ints) -> tuple[Floats, Ints]:
+        """:meth:`nearest` without an index."""
+        if not len(spans):
+            return _best([], len(queries), top)
+        rows, asked = self.rows(int(spans[:, 2].max())), torch.from_numpy(queries).T.contiguous()
+
+        def best(numbers: slice | Ints) -> tuple[Floats, Ints]:
+            count = numbers.stop - numbers.start if isinstance(numbers, slice) else len(numbers)
+            products = torch.empty(count, asked.shape[1])
+            for first in range(0, count, FEW):
+                last = min(first + FEW, count)
+                some = (rows[numbers.start + first : numbers.start + last] if isinstance(numbers, slice)
+                        else np.take(rows, numbers[first:last], axis=0))
+                torch.mm(torch.from_numpy(some).float(), asked, out=products[first:last])
+            scores, at = products.topk(min(top, count), dim=0)
+            where = at.T.numpy()
+            return scores.T.numpy(), where + numbers.start if isinstance(numbers, slice) else numbers[where]
+
+        return _best(list(_threads().map(best, _blocks(spans))), len(queries), top)
+
+    def _approximate(self, index: Any, queries: Floats, top: int, spans: Ints, covered: int, all_: bool
+                     ) -> tuple[Floats, Ints]:
+        import faiss
+
+        wanted = min(RESCORED * top, covered)
+        options = faiss.SearchParametersIVF(nprobe=index.nprobe)
+        if not all_ or int((spans[:, 2] - spans[:, 1]).sum()) < int(spans[-1, 2]):  # a choice, or some are gone
+            chosen, numbers = np.zeros(covered, bool), numbers_of(spans)
+            chosen[numbers[numbers < covered]] = True
+            bits = np.packbits(chosen, bitorder="little")
+            selector = faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))
+            options = faiss.SearchParametersIVF(nprobe=index.nprobe, sel=selector)
+        _, numbers = index.search(queries, wanted, params=options)
+        rows = self.rows(covered)
+        near = np.take(rows, np.maximum(numbers, 0).ravel(), axis=0).astype(np.float32)
+        products = np.einsum("qd,qnd->qn", queries, near.reshape(*numbers.shape, self.dim))
+        return _best([(np.where(numbers >= 0, products, -np.inf).astype(np.float32), numbers)], len(queries), top)
+
+    def _opened_index(self) -> Any:
+        """The index as it is on disk now; None without one, or without faiss."""
+        try:
+            found = self.index_path.stat()
+            import faiss
+        except (OSError, ImportError):
+            return None
+        with self._lock:
+            if self._indexed != (found.st_mtime_ns, found.st_size):
+                try:
+                    self._index = faiss.read_index(str(self.index_path))
+                except RuntimeError as error:  # damaged: search is exact until it is made anew
+                    say(f"'{self.index_path}' cannot be read ({str(error).splitlines()[0]}); remove it.")
+                    self._index = None
+                self._indexed = (found.st_mtime_ns, found.st_size)
+            return self._index
+
+    def settle(self, spans: Ints, end: int) -> dict[str, float] | None:
+        """Make the index, or make it anew, where that is worth it; the caller alone is writing.
+
+        Args:
+            end: one past the last number that was ever given.
+
+        Returns:
+            What was made: lists, lists looked into, recall of the exact 20 nearest; None: nothing was.
+        """
+        alive = int((spans[:, 2] - spans[:, 1]).sum())
+        if alive <= APPROXIMATE_FROM:
+            return None
+        try:
+            import faiss  # noqa: F401
+        except ImportError:
+            say(f"{alive} vectors are searched exactly; pip install \"cuemark[search]\" makes that quicker.")
+            return None
+        old = self._opened_index()
+        if old is not None and end - int(old.ntotal) <= TAIL * int(old.ntotal):
+            return None
+        return self.build_index(spans, end)
+
+    def build_index(self, spans: Ints, end: int) -> dict[str, float]:
+        """Make an index of the first ``end`` rows: k-means of a sample, inverted lists of 8 bits a number.
+
+        As many lists are looked into as it takes to find :data:`RECALL` of the exact 20 nearest of 64 sums of two rows,
+        which lie between what is there, as sentences do.
+        """
+        import faiss
+
+        rows, rng = self.rows(end), np.random.default_rng(0)
+        alive = numbers_of(spans)
+        lists = max(1, round(2 * math.sqrt(len(alive))))
+        index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(self.dim), self.dim, lists,
+                                              faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+        index.cp.niter, index.cp.max_points_per_centroid = 8, 40
+        sample = np.sort(rng.choice(alive, min(len(alive), 40 * lists), replace=False))
+        index.train(np.take(rows, sample, axis=0).astype(np.float32))
+        for first in range(0, end, BLOCK):
+            index.add(rows[first : min(first + BLOCK, end)].astype(np.float32))
+        pairs = np.take(rows, rng.choice(alive, 128), axis=0).astype(np.float32)
+        asked = pairs[:64] + pairs[64:]
+        asked /= np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-6)
+        exact = self.exact(asked, 20, spans)[1]
+        for probes in (4, 8, 16, 32, 64, 128, 256, 512, 1024, lists):
+            index.nprobe = min(probes, lists)
+            found = self._approximate(index, asked, 20, spans, end, True)[1]
+            recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, found)]))
+            if recall >= RECALL or index.nprobe == lists:
+                break
+        with replacing(self.index_path, "wb") as file:
+            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+        return {"lists": lists, "probes": int(index.nprobe), "recall": recall}
+
+    def compacted(self, spans: Ints) -> tuple[FileVectors, Ints]:
+        """The rows that live, in a file of the next generation; the spans there. The old file stays until it is not
+        needed (:meth:`sweep`)."""
+        new = FileVectors(self.folder, self.name, self.dim, self.generation + 1)
+        lengths = spans[:, 2] - spans[:, 1]
+        moved = np.stack([spans[:, 0], np.cumsum(lengths) - lengths, np.cumsum(lengths)], axis=1)
+        rows = self.rows(int(spans[:, 2].max(initial=0)))
+        with replacing(new.path, "wb") as file:
+            for numbers in _blocks(spans):
+                file.write(np.ascontiguousarray(rows[numbers]).tobytes())
+        return new, moved
+
+    def sweep(self) -> None:
+        """Remove files of other generations, and what a killed process has left."""
+        for path in [*self.folder.glob(f"{self.name}-*.f16"), *self.folder.glob(f"{self.name}-*.faiss"),
+                     *self.folder.glob(f".{self.name}-*.tmp")]:
+            if path not in (self.path, self.index_path):
+                path.unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1)
+def _threads() -> ThreadPoolExecutor:
+    """A thread for each core, each computing on one: products of a few rows lose more than they win in a team, and
+    where other programs compute too, a team waits for its last (200,000 rows of 512 on two busy cores: 0.7 s against
+    0.07 s)."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "cuemark-search", lambda: torch.set_num_threads(1))
+
+
+def _blocks(spans: Ints) -> Iterator[slice | Ints]:
+    """The numbers in spans, :data:`BLOCK` at a time: slices where spans touch."""
+    runs = np.flatnonzero(np.r_[True, spans[1:, 1] != spans[:-1, 2]])
+    first, last = spans[runs, 1], spans[np.r_[runs[1:] - 1, len(spans) - 1], 2]
+    if len(runs) <= 64 or (last - first).mean() >= BLOCK:
+        for a, b in zip(first.tolist(), last.tolist()):
+            for start in range(a, b, BLOCK):
+                yield slice(start, min(start + BLOCK, b))
+        return
+    numbers = numbers_of(spans)
+    for start in range(0, len(numbers), BLOCK):
+        yield numbers[start : start + BLOCK]
+
+
+def _best(found: Sequence[tuple[Floats, Ints]], queries: int, top: int) -> tuple[Floats, Ints]:
+    """The best of several answers, padded to ``top``; of equal products the smaller number first."""
+    scores = np.concatenate([np.full((queries, top), -np.inf, np.float32), *(s for s, _ in found)], axis=1)
+    numbers = np.concatenate([np.full((queries, top), -1, np.int64), *(n for _, n in found)], axis=1)
+    order = np.lexsort((numbers, -scores))[:, :top]
+    scores, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
+    return scores, np.where(np.isneginf(scores), -1, numbers)
+
+
+# ---------------------------------------------------------------------------------------------- a server
+
+
+class QdrantVectors:
+    """A collection of a Qdrant server (1.10 or later); points are named by their numbers and carry their owner."""
+
+    def __init__(self, address: str, name: str, dim: int) -> None:
+        try:
+            from qdrant_client import QdrantClient, models
+        except ImportError:
+            raise CallError("a Qdrant store needs its client; pip install qdrant-client.") from None
+        self.name, self.dim, self.models = f"cuemark-{name}", dim, models
+        self.client = (QdrantClient(url=address, timeout=60) if "://" in address
+                       else QdrantClient(address) if address == ":memory:" else QdrantClient(path=address))
+        try:
+            if not self.client.collection_exists(self.name):
+                self.client.create_collection(self.name, models.VectorParams(
+                    size=dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16, on_disk=True))
+                if "://" in address:
+                    self.client.create_payload_index(self.name, "owner", models.PayloadSchemaType.INTEGER)
+            found = self.client.get_collection(self.name).config.params.vectors
+        except Exception as error:  # whatever its transports raise
+            raise CuemarkError(f"the Qdrant store at {address} does not answer "
+                               f"({(str(error).splitlines() or [type(error).__name__])[0]}); start it, or check the "
+                               "address.") from None
+        if getattr(found, "size", dim) != dim:
+            raise DataError(f"the collection '{self.name}' at {address} holds vectors of {getattr(found, 'size', '?')} "
+                            f"numbers, not {dim}; remove it, or name another library.")
+
+    def put(self, owner: int, first: int, rows: NDArray[np.float16]) -> None:
+        """See :class:`Vectors`."""
+        models = self.models
+        for start in range(0, len(rows), 256):
+            some = rows[start : start + 256].astype(np.float32)
+            self.client.upsert(self.name, [models.PointStruct(id=first + start + i, vector=row.tolist(),
+                                                              payload={"owner": owner})
+                                           for i, row in enumerate(some)], wait=True)
+
+    def nearest(self, queries: Floats, top: int, spans: Ints, all_: bool = False) -> tuple[Floats, Ints]:
+        """See :class:`Vectors`."""
+        models = self.models
+        wanted = None if all_ else models.Filter(must=[models.FieldCondition(
+            key="owner", match=models.MatchAny(any=np.unique(spans[:, 0]).tolist()))])
+        scores = np.full((len(queries), top), -np.inf, np.float32)
+        numbers = np.full((len(queries), top), -1, np.int64)
+        if not len(spans):
+            return scores, numbers
+        for i, query in enumerate(queries):
+            points = self.client.query_points(self.name, query=query.tolist(), query_filter=wanted, limit=top,
+                                              with_payload=False).points
+            known = np.array([int(p.id) for p in points], np.int64)
+            kept = owners_of(known, spans) >= 0 if len(known) else np.zeros(0, bool)
+            scores[i, : kept.sum()] = np.array([p.score for p in points], np.float32)[kept]
+            numbers[i, : kept.sum()] = known[kept]
+        return scores, numbers
+
+    def drop(self, owners: Sequence[int]) -> None:
+        """See :class:`Vectors`."""
+        models = self.models
+        if owners:
+            self.client.delete(self.name, models.FilterSelector(filter=models.Filter(must=[models.FieldCondition(
+                key="owner", match=models.MatchAny(any=list(owners)))])), wait=True)
