@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cuemark.extraction import extract
     from cuemark.feature_folder import FeatureFolder
     from cuemark.grid import Features, Grid
+    from cuemark.library import Library
     from cuemark.localization import load, localize, localize_all
     from cuemark.recipe import load_recipe
     from cuemark.report import write_report
@@ -41,6 +42,7 @@ _HOME = {
     "compare": "evaluation", "evaluate": "evaluation",
     "FeatureFolder": "feature_folder", "extract": "extraction",
     "Features": "grid", "Grid": "grid",
+    "Library": "library",
     "load": "localization", "localize": "localization", "localize_all": "localization",
     "load_recipe": "recipe",
     "write_report": "report",
@@ -51,7 +53,7 @@ _HOME = {
 }
 
 __all__ = [
-    "CuemarkError", "FeatureFolder", "Features", "Grid", "Predictions", "Segment", "Truth", "VideoEncoder",
+    "CuemarkError", "FeatureFolder", "Features", "Grid", "Library", "Predictions", "Segment", "Truth", "VideoEncoder",
     "VideoTruth", "compare", "convert", "evaluate", "extract", "load", "load_recipe", "localize", "localize_all",
     "pretrain", "read_predictions", "read_truth", "train", "write_predictions", "write_report", "write_truth",
 ]

@@ -56,7 +56,7 @@ def examples(*lines: str) -> str:
 SetOption = Annotated[list[str], Parameter(name="--set", negative="", help="section.field=value; may be repeated.")]
 Several = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 """An option with as many values as follow it."""
-GOES_ON = ("demo", "world", "prepare", "pretrain", "train", "extract")
+GOES_ON = ("demo", "world", "prepare", "pretrain", "train", "extract", "index")
 """Commands that keep what they have done when they are stopped."""
 JSON_WITH_FILE = ("evaluate", "compare", "diagnose", "check")
 """Commands whose --json may be followed by a file; elsewhere it could swallow a video's name."""
