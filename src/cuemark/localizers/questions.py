@@ -12,6 +12,7 @@ segments: cut each video into the views that the network wants, ask, settle the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -229,7 +230,10 @@ def reading(network: Localizer, text: str | None) -> tuple[Words | None, Sequenc
     if isinstance(reader, GloVe):
         raise CallError(f"'{text}' has vectors of words, and none of whole sentences; name a text encoder, such as "
                         "minilm, or set options.tokens = \"all\".")
-    return lambda said: list(reader.encode(said)[:, None]), ACTION_PROMPTS[:1]
+    # an encoder that scales sentences to length 1 would whisper beside the sinusoids of the positions, which are near 1
+    # in every number; CLIP's vectors are not scaled
+    loud = math.sqrt(reader.dim) if reader.normalize else 1.0
+    return lambda said: list(loud * reader.encode(said)[:, None]), ACTION_PROMPTS[:1]
 
 
 def rows_of(network: Localizer, features: Mapping[str, Features], truth: Truth,

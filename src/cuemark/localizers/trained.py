@@ -142,10 +142,15 @@ class TrainedLocalizer:
         assert isinstance(reader, TextEncoder)
         classes = {question.label for asked in questions.values() for question in asked if question.named}
 
+        words, _ = reading(self.network, self.text)
+        assert words is not None
+
         def read(said: Sequence[str]) -> list[Tensor]:
+            """Means are brought back to the length that one sentence has in training."""
             named = [text for text in said if text in classes]
             means = dict(zip(named, prompted(named, reader.encode))) if named else {}
-            return [means[text][None] if text in means else reader.encode([text]) for text in said]
+            alone = words([ACTION_PROMPTS[0].format(text) if text in means else text for text in said])
+            return [means[text][None] * one.norm() if text in means else one for text, one in zip(said, alone)]
 
         return read
 
