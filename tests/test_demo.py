@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from cuemark.datasets import world
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import DataError
 from cuemark.feature_folder import FeatureFolder
+from cuemark.library import Library
 from cuemark.recipe import Recipe, load_recipe
 from cuemark.segments import read_predictions, subset
 
@@ -55,6 +57,8 @@ def test_the_story_is_scored_and_reported(told):
     page = (told.folder / "report.html").read_text()
     for text in ("TAC", "TSP", "CLAP", "never looks", "not real footage", "cuemark localize VIDEO"):
         assert text in page
+    with closing(Library.open(told.folder / "library")) as library:
+        assert [entry.id for entry in library.videos()] == ["testing_0000", "testing_0001", "testing_0002"]
     for system in demo.SYSTEMS:
         assert (told.folder / system / "encoder.safetensors").exists()
         assert (told.folder / f"gtad_{system}" / "localizer.safetensors").exists()

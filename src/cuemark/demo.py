@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.extraction import ExtractConfig, extract
 from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
+from cuemark.library import DESCRIPTION, Library
 from cuemark.localization import load, localize, localize_features
 from cuemark.metrics.detection import DetectionScore, detection
 from cuemark.progress import Bar, say
@@ -41,7 +42,7 @@ T = TypeVar("T")
 STRIDE = 4
 """Frames at 15 fps between clips: instances of half a second need features that are closer than a clip is long."""
 SYSTEMS = ("tac", "tsp", "clap")
-SMALL = {"trimmed": 600, "training": 300, "validation": 32, "testing": 48, "novel": 0}
+SMALL = {"trimmed": 600, "training": 160, "validation": 32, "testing": 48, "novel": 0}
 """Videos of the demo's world."""
 
 
@@ -89,6 +90,10 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
     (video_id, path), = one_more.videos.items()
     moments = step("localizing in one more video", localize, path, load(out / f"gtad_{best}" / LOCALIZER_FILE))
 
+    # ------------------------------------------------------------------------------ a library to ask
+    step("indexing a library", index_library, out / "library", out / "clap" / ENCODER_FILE,
+         [made.videos[vid] for vid in unseen])
+
     # ------------------------------------------------------------------------------ the report
     runs = [Run(system.upper(), found[system], features=folders[system]) for system in SYSTEMS]
     runs.append(Run("never looks", never_looks, note="the most common stretches and classes of training", floor=True))
@@ -102,6 +107,7 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
     _tell_moments(path, moments, one_more.truth[video_id], best)
     page = (out / "report.html").resolve()
     print(f"\nreport: {page}")
+    print(f"ask the {len(unseen)} testing videos in the browser: cuemark serve --library {out / 'library'}")
     if open_report and _has_display():
         webbrowser.open(page.as_uri())
     return scores
@@ -123,6 +129,15 @@ def make_world(folder: Path, seed: int, videos: dict[str, int]) -> world.World:
     config = replace(world.WorldConfig(), seed=seed, **videos)  # type: ignore[arg-type]
     with Bar("drawing", sum(videos.values())) as bar:
         return world.make(config, folder, workers=2, on_progress=lambda done, total: bar.advance(done - bar.done))
+
+
+def index_library(folder: Path, encoder: Path, videos: Sequence[Path]) -> None:
+    """``cuemark index``; what is there already is kept."""
+    there = (folder / DESCRIPTION).exists()
+    library = Library.open(folder) if there else Library.create(
+        folder, VideoEncoder.load(encoder), config=ExtractConfig(stride=STRIDE))
+    library.index(videos)
+    library.close()
 
 
 def train_encoder(out: Path, system: str, seed: int) -> VideoEncoder:
