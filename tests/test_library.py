@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import complaint, make_encoder
+from tiny_library import clap_encoder
 
 from cuemark import library as library_module
 from cuemark import vectors, video
@@ -28,7 +29,6 @@ from cuemark.library import Filter, Library, aligned, match_of
 from cuemark.localization import Shown
 from cuemark.localizers import build
 from cuemark.localizers.trained import TrainedLocalizer
-from cuemark.nn.heads import Projection
 from cuemark.segments import Segment, VideoTruth, read_truth
 from cuemark.similarity import Space
 from cuemark.vectors import FileVectors, numbers_of, owners_of
@@ -37,40 +37,26 @@ CONFIG = ExtractConfig(stride=4)
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nThe weather stays fine.\n"
 
 
-def clap_encoder(text: Path):
-    """The tiny encoder with CLAP's projections into 12 numbers, which says what reads its sentences."""
-    encoder, extra = make_encoder(0), {}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for name, dim in (("project_video", 32), ("project_text", 24)):
-            extra |= {f"{name}.{k}": v for k, v in Projection(dim, 12).state_dict().items()}
-    head = {"weight": torch.randn(2, 32, generator=torch.Generator().manual_seed(0)), "bias": torch.zeros(2)}
-    return replace(encoder, extra=extra, classes=("bouncing", "rocking"), class_head=head,
-                   made={"recipe": {"encoder": {"text": str(text)}}})
+def filmed(folder: Path, world) -> Path:
+    """A folder of four videos, one with subtitles."""
+    (folder / "sub").mkdir(parents=True)
+    for vid, place in (("training_0000", "a.mp4"), ("training_0001", "b.mp4"), ("training_0002", "sub/a.mp4"),
+                       ("testing_0000", "c d.mp4")):
+        shutil.copy(world.videos[vid], folder / place)
+    (folder / "b.srt").write_text(SRT)
+    return folder
 
 
 @pytest.fixture
 def footage(tiny_world, tmp_path) -> Path:
-    """A folder of four videos, one with subtitles."""
-    folder = tmp_path / "footage"
-    (folder / "sub").mkdir(parents=True)
-    for vid, place in (("training_0000", "a.mp4"), ("training_0001", "b.mp4"), ("training_0002", "sub/a.mp4"),
-                       ("testing_0000", "c d.mp4")):
-        shutil.copy(tiny_world.videos[vid], folder / place)
-    (folder / "b.srt").write_text(SRT)
-    return folder
+    return filmed(tmp_path / "footage", tiny_world)
 
 
 @pytest.fixture(scope="session")
 def made_once(tiny_world, tiny_text, tmp_path_factory):
     """The footage, indexed; tests get a copy."""
     base = tmp_path_factory.mktemp("library")
-    footage = base / "footage"
-    (footage / "sub").mkdir(parents=True)
-    for vid, place in (("training_0000", "a.mp4"), ("training_0001", "b.mp4"), ("training_0002", "sub/a.mp4"),
-                       ("testing_0000", "c d.mp4")):
-        shutil.copy(tiny_world.videos[vid], footage / place)
-    (footage / "b.srt").write_text(SRT)
+    footage = filmed(base / "footage", tiny_world)
     with Library.create(base / "library", clap_encoder(tiny_text), config=CONFIG) as library:
         result = library.index([footage])
         assert not result.failed

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -202,7 +203,7 @@ class FileVectors:
 
     def _approximate(self, index: Any, queries: Floats, top: int, spans: Ints, covered: int, all_: bool
                      ) -> tuple[Floats, Ints]:
-        import faiss
+        faiss = _faiss()
 
         wanted = min(RESCORED * top, covered)
         options = faiss.SearchParametersIVF(nprobe=index.nprobe)
@@ -222,7 +223,7 @@ class FileVectors:
         """The index as it is on disk now; None without one, or without faiss."""
         try:
             found = self.index_path.stat()
-            import faiss
+            faiss = _faiss()
         except (OSError, ImportError):
             return None
         with self._lock:
@@ -248,7 +249,7 @@ class FileVectors:
         if alive <= APPROXIMATE_FROM:
             return None
         try:
-            import faiss  # noqa: F401
+            _faiss()
         except ImportError:
             say(f"{alive} vectors are searched exactly; pip install \"cuemark[search]\" makes that quicker.")
             return None
@@ -263,7 +264,7 @@ class FileVectors:
         As many lists are looked into as it takes to find :data:`RECALL` of the exact 20 nearest of 64 sums of two rows,
         which lie between what is there, as sentences do.
         """
-        import faiss
+        faiss = _faiss()
 
         rows, rng = self.rows(end), np.random.default_rng(0)
         alive = numbers_of(spans)
@@ -310,6 +311,15 @@ class FileVectors:
 
 
 @lru_cache(maxsize=1)
+def _faiss() -> Any:
+    """The module, untyped: its own types are wrong about keyword arguments.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    return import_module("faiss")
+
+
 def _threads() -> ThreadPoolExecutor:
     """A thread for each core, each computing on one: products of a few rows lose more than they win in a team, and
     where other programs compute too, a team waits for its last (200,000 rows of 512 on two busy cores: 0.7 s against
