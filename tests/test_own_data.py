@@ -603,3 +603,17 @@ def test_what_a_localizer_cannot_learn_from_is_said(tiny_features, tmp_path: Pat
     ended = cuemark("train", "gtad", "--features", tiny_features.folder, "--out", tmp_path / "run")
     assert ended.status == 2
     assert "--annotations" in ended.err
+
+
+def test_one_with_an_open_vocabulary_learns_classes_or_where_there_are_none_sentences(tiny_features, tmp_path) -> None:
+    ids = list(tiny_features)
+    labels = table(tmp_path / "labels.csv", *((vid, 0.2, 1.0, "run") for vid in ids))
+    own = own_localizer("unloc", tiny_features.folder, labels, out=tmp_path / "classes", text="minilm")
+    assert (own.recipe.options["task"], own.recipe.encoder.text) == ("localize", "minilm")
+    said(own.notes, "names are read by 'minilm'")
+    truth = {vid: VideoTruth(tiny_features[vid].duration, (Segment(0.2, 1.0, None, None, "somebody runs"),))
+             for vid in ids}
+    write_truth(tmp_path / "said.json", truth)
+    own = own_localizer("unloc", tiny_features.folder, tmp_path / "said.json", out=tmp_path / "said", text="minilm")
+    assert (own.recipe.options["task"], own.recipe.encoder.text) == ("retrieve", "minilm")
+    said(own.notes, "size and rates are those of world_unloc_retrieve")

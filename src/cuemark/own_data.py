@@ -201,7 +201,9 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
     truth = _read(annotations, format, fps, notes, warnings)
     told = _told(truth)
     truth = _used(truth, notes)
-    truth = _asked(truth, str(annotations), notes) if asked == "sentence" else _actions(
+    # one with an open vocabulary learns classes where there are any, and sentences where there are only these
+    sentences = asked == "sentence" or (asked == "text" and not labels_of(truth))
+    truth = _asked(truth, str(annotations), notes) if sentences else _actions(
         truth, system, str(annotations), notes)[0]
     absent = [vid for vid in truth if vid not in folder]
     if len(absent) == len(truth):
@@ -211,7 +213,8 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
         warnings.append(f"{len(absent)} of {len(truth)} annotated videos have no features and are left out: "
                         f"{_listed(absent)}.")
     truth = {vid: replace(v, duration=folder[vid].duration) for vid, v in truth.items() if vid in folder}
-    plan = tables(f"world_{system}")
+    shipped = f"world_{system}_retrieve" if asked == "text" and sentences else f"world_{system}"
+    plan = tables(shipped)
     plan |= {"system": system, "seed": seed, "data": {"truth": str(out / TRUTH_FILE)}}
     seed = build(Recipe, _changed(plan, changes), "recipe").seed
     truth = _split(truth, truth, told, validation_share, seed, notes)
@@ -219,17 +222,17 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
     plan["data"] = {"truth": str(out / TRUTH_FILE), "features": str(features), "train": ["training"],
                     "validate": ["validation"] if len(training) < len(truth) else []}
     plan["encoder"] = {"start": str(encoder)} if encoder is not None else {}
-    if asked == "sentence":
+    if asked in ("sentence", "text"):
         plan["encoder"]["text"] = text or _reader()
-        notes.append(f"sentences are read by '{plan['encoder']['text']}'.")
+        notes.append(f"{'sentences' if sentences else 'names'} are read by '{plan['encoder']['text']}'.")
     if proposals is not None:
         plan["data"]["proposals"] = str(proposals)
-    rows = sum(len(v.annotations) for v in training.values()) if asked == "sentence" else len(training)
+    rows = sum(len(v.annotations) for v in training.values()) if sentences else len(training)
     plan["optim"]["steps"] = max(plan["optim"]["steps"], math.ceil(EPOCHS * rows / plan["optim"]["batch"]))
     recipe = build(Recipe, _changed(plan, changes), "recipe")
     notes.append(f"the training has {_many(recipe.optim.steps or 0, 'update')} of {recipe.optim.batch} "
-                 f"{'questions' if asked == 'sentence' else 'videos'}; size and rates are those of world_{system}.")
-    warnings += _wrong_labels(truth, training, recipe) if asked != "sentence" else []
+                 f"{'questions' if sentences else 'videos'}; size and rates are those of {shipped}.")
+    warnings += [] if sentences else _wrong_labels(truth, training, recipe)
     write_truth(out / TRUTH_FILE, truth)
     _write(out, _header(f"{system} on the features in '{features}'", annotations, "train", out, notes), plan, changes)
     return Own(recipe, out / RECIPE_FILE, tuple(notes), tuple(warnings))
