@@ -371,8 +371,9 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if recipe.system not in LOCALIZERS:
         raise unknown("localizer", recipe.system, LOCALIZERS)
     asked, judges = LOCALIZERS[recipe.system].asked, LOCALIZERS[recipe.system].judges
+    seen = _features(recipe, encoder) if recipe.data.features is not None else None
     truth = _truth(recipe.data)
-    seen = _features(recipe, encoder) if recipe.data.features is not None else _videos(recipe, truth, encoder)
+    seen = seen or _videos(recipe, truth, encoder)
     features = seen.features
     training = subset(truth, *recipe.data.train)
     missing = [v for v in training if v not in features]
