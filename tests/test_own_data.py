@@ -96,7 +96,7 @@ def test_the_schedule_has_enough_updates_and_says_so(folder: Path, tmp_path: Pat
     assert own.recipe.optim.epochs == epochs
     assert own.recipe.optim.steps is None
     assert own.recipe.validate_every == UPDATES / 8
-    assert own.recipe.optim.lr == 0.05
+    assert own.recipe.optim.lr == load_recipe("world_tac").optim.lr
     said(own.notes, f"an epoch has 90 clips of 1.07 s in 2 batches, and the training {UPDATES} updates.")
     many = own_recipe(folder, labels, "tac", out=tmp_path, changes=["encoder.sampling.clips_per_region=500"])
     assert many.recipe.optim.epochs == 8
