@@ -191,7 +191,8 @@ def test_a_shipped_recipe_loads_and_makes_its_system(path: Path):
         else:
             assert (recipe.data.features is None) == images
             assert (recipe.data.videos is not None) == images
-            config = localizers.build(recipe.system, recipe.options, 8, ["a", "b"]).config
+            width = sum(recipe.options.get("streams") or [8])
+            config = localizers.build(recipe.system, recipe.options, width, ["a", "b"]).config
             assert getattr(config, "span", "video") in ("video", "windows")
             if images:
                 assert recipe.encoder.text in WEIGHTS
