@@ -138,7 +138,7 @@ def test_results_say_what_happened(runs):
 def test_a_finished_run_is_not_trained_again(runs, monkeypatch, system):
     out = runs.folder / system
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    for kind in (torch.optim.SGD, torch.optim.Adam):
+    for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
         monkeypatch.setattr(kind, "step", lambda *a, **k: pytest.fail("trained again"))
     _, result = (train if system == "gtad" else pretrain)(runs.recipes[system], out)
     assert (result.steps, result.best) == (runs.results[system].steps, runs.results[system].best)
