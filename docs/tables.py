@@ -62,6 +62,8 @@ def metrics() -> str:
 GROUPS = (
     ("kinetics", "Trimmed clips", "What TSP and CLAP start from."),
     ("activitynet", "ActivityNet", "A name without a system's variant is the paper's main one."),
+    ("qvhighlights", "QVHighlights", "Sentences and the moments that they describe."),
+    ("coin", "COIN", "A class, or none, for every frame."),
     ("activitynet160", "Few-shot: the base classes of ActivityNet", "Videos that show another class are left out "
      "whole (`data.classes`)."),
     ("anetcaptions", "ActivityNet Captions", "Sentences and the moments that they describe."),
