@@ -177,7 +177,8 @@ def hours(truth: Truth, times: int = 1) -> float:
 def by_classes(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
                draws: int, seed: int) -> tuple[dict[str, float], float]:
     began = time.perf_counter()
-    found = model.predict({vid: seen[vid] for vid in scored})
+    found = model.predict({vid: seen[vid] for vid in scored},
+                          named(model.classes, scored) if model.network.asked == "text" else None)
     took = (time.perf_counter() - began) / hours(scored)
     return of_classes(scored, found) | floor_of(of_classes(
         scored, floors.blind(training, scored), floors.proposals(training, scored))), took
@@ -185,11 +186,7 @@ def by_classes(model: TrainedLocalizer, seen: dict[str, Features], training: Tru
 
 def by_names(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
              draws: int, seed: int) -> tuple[dict[str, float], float]:
-    began = time.perf_counter()
-    found = model.predict({vid: seen[vid] for vid in scored}, named(model.classes, scored))
-    took = (time.perf_counter() - began) / hours(scored)
-    scores = of_classes(scored, found) | floor_of(of_classes(
-        scored, floors.blind(training, scored), floors.proposals(training, scored)))
+    scores, took = by_classes(model, seen, training, scored, novel, draws, seed)
     if novel:
         labels = labels_of(novel)
         common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())

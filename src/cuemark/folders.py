@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cuemark.errors import CuemarkError, DataError
@@ -53,6 +53,25 @@ def sweep(out: Path) -> None:
     """Remove what was being written when a process ended."""
     for left in out.glob(".*.tmp"):
         left.unlink(missing_ok=True)
+
+
+def bounded(folder: Path, pattern: str, most: int, keep: int = 0) -> None:
+    """Remove the files that were written or touched longest ago, until those of a pattern take ``most`` bytes together.
+
+    Args:
+        keep: the last so many stay, however large.
+    """
+    found = []
+    for path in folder.glob(pattern):
+        with suppress(OSError):  # another may have removed it
+            told = path.stat()
+            found.append((told.st_mtime, told.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found)[: len(found) - keep]:
+        if total <= most:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def unwritable(path: Path, error: Exception) -> DataError:

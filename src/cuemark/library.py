@@ -65,7 +65,7 @@ from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError, within
 from cuemark.extraction import ExtractConfig, Extraction, Outcomes, extracted, features_of, fill
 from cuemark.feature_folder import MANIFEST, Book, FeatureFolder, mapped, state
-from cuemark.folders import locked, unwritable
+from cuemark.folders import bounded, locked, unwritable
 from cuemark.grid import Features, Grid
 from cuemark.localization import Shown
 from cuemark.localizers.questions import Question
@@ -587,8 +587,7 @@ class Library:
         data = np.asarray(mapped(self.folder / FEATURES / f"{vid}.npy"), np.float32)
         rows = self._seen(data)
         cells = _stretches(rows, grid)
-        sums = np.add.reduceat(rows, cells[:-1], axis=0) if len(rows) else rows
-        means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        means = _means(rows, cells)
         number, live = self._number(vid), self._alive()
         first, stretch = int(self._meta("clip")), int(self._meta("stretch"))
         self._store("clips", live.generation).put(number, first, rows.astype(np.float16))
@@ -617,8 +616,7 @@ class Library:
         """Features to the rows that are compared."""
         if self.space is not None:
             return self.space.see(data)
-        data = np.asarray(data, np.float32)
-        return np.asarray(data / np.maximum(np.linalg.norm(data, axis=1, keepdims=True), 1e-6), np.float32)
+        return np.asarray(_unit(np.asarray(data, np.float32)), np.float32)
 
     def _labels(self, data: np.ndarray, cells: Ints) -> list[tuple[str | None, float | None]]:
         """What the encoder's class head calls each stretch, and how sure it is."""
@@ -722,9 +720,7 @@ class Library:
         if not len(own):
             return
         mine = self._rows_of(number)
-        cells = _stretches(mine, self._grid(number))
-        sums = np.add.reduceat(mine, cells[:-1], axis=0)
-        asked = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-6)
+        asked = _means(mine, _stretches(mine, self._grid(number)))
         scores, numbers = self._store("stretches", live.generation).nearest(asked.astype(np.float32), 8,
                                                                             live.stretches, True)
         near = owners_of(numbers[scores >= ALIKE], live.stretches)
@@ -788,6 +784,10 @@ class Library:
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM videos WHERE state = 'ok'").fetchone()[0])
 
+    def roots(self) -> list[str]:
+        """Files and folders that were given to :meth:`index`, wherever links lead."""
+        return [str(path) for path, in self._db.execute("SELECT path FROM roots ORDER BY path")]
+
     def video(self, vid: str) -> Entry:
         """One of its videos.
 
@@ -804,7 +804,7 @@ class Library:
             VideoError: its file is not there, or leads out of the library's folders by now.
         """
         path = Path(self._row(vid)["path"])
-        if not _inside(path, {root for root, in self._db.execute("SELECT path FROM roots")}):
+        if not _inside(path, set(self.roots())):
             raise VideoError(f"video '{vid}' leads out of the folders of the library; index the folder it is in.")
         if not path.is_file():
             raise VideoError(f"video '{path}' does not exist; index its folder again.")
@@ -895,18 +895,7 @@ class Library:
         return buffer.getvalue()
 
     def _bound_pictures(self) -> None:
-        """The oldest go where they are too many."""
-        found = []
-        for path in (self.folder / PICTURES).glob("*.jpg"):
-            with suppress(OSError):  # another may have removed it
-                told = path.stat()
-                found.append((told.st_mtime, told.st_size, path))
-        total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
-            if total <= THUMBNAILS:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
+        bounded(self.folder / PICTURES, "*.jpg", THUMBNAILS)
 
     def _forget_pictures(self, number: int) -> None:
         for path in (self.folder / PICTURES).glob(f"{number}-*.jpg"):
@@ -1142,10 +1131,12 @@ class Library:
 
     def _by_words(self, query: str, allowed: set[int] | None) -> list[_Candidate]:
         """Texts that hold all the words of a sentence, by bm25."""
+        if not (words := match_of(query)):
+            return []
         rows = self._db.execute(
             "SELECT t.video, t.kind, t.start, t.end, t.text, v.duration FROM words JOIN texts t ON t.id = words.rowid "
             "JOIN videos v ON v.number = t.video WHERE words MATCH ? AND v.state = 'ok' ORDER BY bm25(words) LIMIT ?",
-            (match_of(query), WORDS)).fetchall() if match_of(query) else []
+            (words, WORDS)).fetchall()
         found = []
         for row in rows:
             if allowed is not None and row["video"] not in allowed:
@@ -1281,9 +1272,7 @@ def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
     if min(len(a), len(b)) < least:
         return 0, 0.0
     middle = np.concatenate([a, b]).mean(0)
-    a, b = a - middle, b - middle
-    a = a / np.maximum(np.linalg.norm(a, axis=1, keepdims=True), 1e-6)
-    b = b / np.maximum(np.linalg.norm(b, axis=1, keepdims=True), 1e-6)
+    a, b = _unit(a - middle), _unit(b - middle)
     count = len(a) + len(b) - 1
     size = 1 << (count - 1).bit_length()
     # the sums along all diagonals of a @ b.T, number by number of the vectors, by the convolution theorem
@@ -1294,6 +1283,16 @@ def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
     mean = np.where(shared >= least, sums[shifts] / np.maximum(shared, 1), -1.0)
     best = int(mean.argmax())
     return int(-shifts[best]), float(max(mean[best], 0.0))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """``(T, D)`` rows at length 1; zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+
+
+def _means(rows: np.ndarray, cells: Ints) -> np.ndarray:
+    """What stands for each piece (:func:`_stretches`) of a video: the direction of the mean of its rows."""
+    return _unit(np.add.reduceat(rows, cells[:-1], axis=0) if len(rows) else rows)
 
 
 def match_of(text: str) -> str:

@@ -48,7 +48,7 @@ from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError, within
 from cuemark.grid import Features, Grid
-from cuemark.localizers.classify import projections
+from cuemark.localizers.classify import projections, reader_of
 from cuemark.nn.nms import hard_nms
 from cuemark.segments import Predictions, Segment
 from cuemark.text import TextEncoder
@@ -113,7 +113,7 @@ def space_of(encoder: VideoEncoder, text: str | TextEncoder | None = None) -> Sp
     Raises:
         ModelError: the encoder shares no space with sentences, or does not say with which text encoder.
     """
-    name = text if text is not None else _reads(encoder)
+    name = text if text is not None else reader_of(encoder)
     if name is None:
         raise ModelError(f"the encoder '{encoder.name}' does not say which text encoder it was trained with; name it "
                          "(--text).")
@@ -153,13 +153,6 @@ def _space(encoder: VideoEncoder, dim: int, see: Callable[[Tensor], Tensor], sai
         return F.normalize(said(given), dim=1).numpy()
 
     return Space(seen, read, dim, prompt)
-
-
-def _reads(encoder: VideoEncoder) -> str | None:
-    """The name of the text encoder that an encoder says it was made with."""
-    recipe = (encoder.made.get("recipe") or {}).get("encoder") or {}
-    name = recipe.get("text") or encoder.made.get("text")
-    return str(name) if name else None
 
 
 # ---------------------------------------------------------------------------------------------- videos

@@ -158,7 +158,14 @@ def minilm() -> Path:
 
 CLIP = {"clip-b32": "openai/clip-vit-base-patch32", "clip-b16": "openai/clip-vit-base-patch16",
         "clip-l14": "openai/clip-vit-large-patch14"}
-"""OpenAI's CLIPs -> their names on the hub; ``clip-vit-b16`` is ``clip-b16`` too."""
+"""OpenAI's CLIPs -> their names on the hub."""
+
+
+def clip_name(name: str) -> str:
+    """Our name of a CLIP, which may be spelt ``clip-vit-b16`` for ``clip-b16``; any other name as it is."""
+    return name.replace("clip-vit-", "clip-")
+
+
 _HUB_FILES = ["*.json", "*.txt"]
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the latter only where the former is not; of several formats
 
@@ -197,7 +204,7 @@ def folder_of(name: str) -> Path:
         name = "bert-base-uncased"
     elif Path(name).exists():
         return Path(name)
-    elif (model := CLIP.get(name.replace("clip-vit-", "clip-"))) is not None:
+    elif (model := CLIP.get(clip_name(name))) is not None:
         folder = from_hub(model)
         assert folder is not None
         return folder
@@ -432,7 +439,7 @@ def check_activation(name: str, activation: str) -> None:
     Raises:
         ModelError: it is another than OpenAI's, in weights that are OpenAI's by their name.
     """
-    if activation != "quick_gelu" and name.replace("clip-vit-", "clip-") in CLIP:
+    if activation != "quick_gelu" and clip_name(name) in CLIP:
         raise ModelError(f"'{name}' computes with quick_gelu, but its config.json here says '{activation}'; fetch it "
                          "again.")
     if activation != "quick_gelu":

@@ -204,7 +204,6 @@ class FileVectors:
     def _approximate(self, index: Any, queries: Floats, top: int, spans: Ints, covered: int, all_: bool
                      ) -> tuple[Floats, Ints]:
         faiss = _faiss()
-
         wanted = min(RESCORED * top, covered)
         options = faiss.SearchParametersIVF(nprobe=index.nprobe)
         if not all_ or int((spans[:, 2] - spans[:, 1]).sum()) < int(spans[-1, 2]):  # a choice, or some are gone
@@ -265,7 +264,6 @@ class FileVectors:
         which lie between what is there, as sentences do.
         """
         faiss = _faiss()
-
         rows, rng = self.rows(end), np.random.default_rng(0)
         alive = numbers_of(spans)
         lists = max(1, round(2 * math.sqrt(len(alive))))

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from cuemark import cutting, preparation, video
 from cuemark.errors import CuemarkError, VideoError
+from cuemark.folders import bounded
 from cuemark.segments import Segment
 
 PIXELS = 64 << 20
@@ -128,7 +129,7 @@ def make(path: Path, proxy: Path) -> None:
         with suppress(CuemarkError):  # what cannot be copied is encoded
             length = video.probe(path).duration
             cutting.cut(path, Segment(0.0, length), proxy)
-            _bound(proxy.parent)
+            bounded(proxy.parent, "*.mp4", PROXIES, keep=1)
             return
     rate = video.fraction_of(min(max(told.fps, 1.0), FASTEST))
     settings = {"short_side": min(SHORT_SIDE, told.width, told.height), "enlarge": False, "keyframe_every": 30,
@@ -137,22 +138,7 @@ def make(path: Path, proxy: Path) -> None:
                                   "state": {}})
     if "entry" not in answer:
         raise VideoError(str(answer.get("broken") or answer.get("stop")))
-    _bound(proxy.parent)
-
-
-def _bound(folder: Path) -> None:
-    """The proxies that were asked for longest ago go where they are too many."""
-    found = []
-    for path in folder.glob("*.mp4"):
-        with suppress(OSError):
-            told = path.stat()
-            found.append((told.st_mtime, told.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found)[:-1]:
-        if total <= PROXIES:
-            break
-        path.unlink(missing_ok=True)
-        total -= size
+    bounded(proxy.parent, "*.mp4", PROXIES, keep=1)
 
 
 def touched(path: Path) -> bool:

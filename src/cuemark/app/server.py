@@ -153,15 +153,9 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
         (READERS, "read"), (SEEKERS, "seek"), (PAINTERS, "paint")))
     metrics, pages = Metrics(), _pages()
 
-    async def ask(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        # threads of our own: each has its connection to the database, and neither may grow without end
-        return await asyncio.get_running_loop().run_in_executor(readers, lambda: work(*args, **kwargs))
-
-    async def seek(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(seekers, lambda: work(*args, **kwargs))
-
-    async def paint(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(painters, lambda: work(*args, **kwargs))
+    async def on(pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        # threads of our own: each has its connection to the database, and none may grow without end
+        return await asyncio.get_running_loop().run_in_executor(pool, lambda: work(*args, **kwargs))
 
     @asynccontextmanager
     async def alive(app: FastAPI) -> AsyncIterator[None]:
@@ -232,14 +226,15 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     @app.get("/index.json", tags=["pages"])
     async def overview() -> dict[str, Any]:
         """The library as a whole: how many videos, which classes."""
-        return await ask(service.overview) | {"uploads": limits.upload, "formats": choices()}
+        return await on(readers, service.overview) | {"uploads": limits.upload, "formats": choices()}
 
     @app.get("/videos.json", tags=["pages"])
     async def videos(limit: Annotated[int, Query(ge=1, le=500)] = 60, offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
                      label: Text = None, longer: float | None = None, shorter: float | None = None,
                      since: Text = None, until: Text = None, said: Text = None) -> dict[str, Any]:
         """Videos by name."""
-        return await ask(service.videos, Filter(label, None, longer, shorter, since, until, said), limit, offset)
+        filter = Filter(label, None, longer, shorter, since, until, said)
+        return await on(readers, service.videos, filter, limit, offset)
 
     @app.get("/search.json", tags=["pages"])
     async def search(q: Annotated[str, Query(max_length=LONGEST, description="a sentence")] = "", top: Top = 24,
@@ -253,15 +248,15 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
         """Moments that a sentence says, that carry a class, or that are like an example; best first."""
         filter = Filter(label, None, longer, shorter, since, until, said)
         if like is not None:
-            return await seek(service.alike, like, start, end, filter, top)
-        return await seek(service.search, q, filter, top, 0.0 if any else FLOOR, refine)
+            return await on(seekers, service.alike, like, start, end, filter, top)
+        return await on(seekers, service.search, q, filter, top, 0.0 if any else FLOOR, refine)
 
     @app.get("/video.json", tags=["pages"])
     async def video(id: Id, q: Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(max_length=6)] = []  # noqa: B006
                     ) -> dict[str, Any]:
         """A video: what is known of it as lanes, and a curve for each sentence."""
         queries = [one for one in q if one.strip()]
-        return await (seek if queries else ask)(service.video, id, queries)
+        return await on(seekers if queries else readers, service.video, id, queries)
 
     @app.get("/formats.json", tags=["export"])
     async def formats() -> dict[str, Any]:
@@ -271,12 +266,12 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     @app.get("/corrections.json", tags=["corrections"])
     async def corrections() -> dict[str, Any]:
         """What people said is right."""
-        return await ask(service.corrections)
+        return await on(readers, service.corrections)
 
     @app.post("/corrections.json", tags=["corrections"])
     async def correct(told: Corrections) -> dict[str, Any]:
         """Say what is right in a video, in place of what was said before."""
-        return await ask(service.correct, told.id, [one.moment() for one in told.segments])
+        return await on(readers, service.correct, told.id, [one.moment() for one in told.segments])
 
     # ------------------------------------------------------------------ pictures and films
 
@@ -284,7 +279,7 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
              responses={200: {"content": {"image/jpeg": {}}}})
     async def thumbnail(id: Id, t: Seconds = 0.0, h: Annotated[int, Query(ge=32, le=720)] = 180) -> Response:
         """The picture shown at a moment."""
-        data = await paint(service.thumbnail, id, t, h)
+        data = await on(painters, service.thumbnail, id, t, h)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=600"})
 
     @app.head("/media", include_in_schema=False)
@@ -293,7 +288,7 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
                         416: {"description": "outside the file"}})
     async def film(id: Id) -> Response:
         """The film, whole or by ranges: the file itself, or its proxy."""
-        path, type = await ask(service.playable, id)
+        path, type = await on(readers, service.playable, id)
         return FileResponse(path, media_type=type, headers={"Cache-Control": "private, no-cache"})
 
     # ------------------------------------------------------------------ taking away
@@ -302,14 +297,14 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
               responses={200: {"content": {"application/octet-stream": {}}}})
     async def download(wanted: Wanted) -> Response:
         """Chosen moments as a file of any format."""
-        made = await paint(service.export, [one.moment() for one in wanted.moments], wanted.format)
+        made = await on(painters, service.export, [one.moment() for one in wanted.moments], wanted.format)
         return _attached(made.name, made.type, made.data)
 
     @app.post("/cut", tags=["export"], response_class=Response, responses={200: {"content": {"video/mp4": {}}}})
     async def cut(wanted: Cutting) -> Response:
         """A moment as a film of its own."""
         told = wanted.model_dump(exclude={"exact"})
-        made = await paint(service.clip, Moment(**told), wanted.exact)
+        made = await on(painters, service.clip, Moment(**told), wanted.exact)
         return _attached(made.name, made.type, made.data)
 
     # ------------------------------------------------------------------ jobs
@@ -323,17 +318,17 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     async def begin(task: Task) -> dict[str, Any]:
         """Look for new videos in the library's folders, or make a proxy."""
         if task.kind == "index":
-            return (await ask(service.index)).to_json()
+            return (await on(readers, service.index)).to_json()
         if task.id is None:
             raise CallError("a proxy is of a video; say its id.")
-        return (await ask(service.make_proxy, task.id)).to_json()
+        return (await on(readers, service.make_proxy, task.id)).to_json()
 
     @app.post("/upload", tags=["jobs"], status_code=202)
     async def upload(file: Annotated[UploadFile, File(description="a video")]) -> dict[str, Any]:
         """Send a video; it is indexed in the background."""
         if not limits.upload:
             raise CallError("this server takes no videos; start it with --upload.")
-        return (await paint(service.add, file.filename or "", file.file, limits.upload)).to_json()
+        return (await on(painters, service.add, file.filename or "", file.file, limits.upload)).to_json()
 
     def job_of(number: int) -> Job:
         job = service.jobs.get(number)
@@ -363,14 +358,14 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     @app.get("/health", tags=["operations"])
     async def health() -> dict[str, str]:
         """Whether it answers, and the library with it."""
-        await ask(len, service.library)
+        await on(readers, len, service.library)
         return {"status": "ok"}
 
     @app.get("/metrics", tags=["operations"], response_class=Response,
              responses={200: {"content": {"text/plain": {}}}})
     async def measured() -> Response:
         """Counts and times, for Prometheus."""
-        videos = await ask(len, service.library)
+        videos = await on(readers, len, service.library)
         waiting = sum(not job.ended for job in service.jobs.all())
         return Response(metrics.text({"videos": videos, "jobs_unfinished": waiting}),
                         media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +23,7 @@ from cuemark.app import media
 from cuemark.app.export import Export, export
 from cuemark.app.jobs import Job, Jobs
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
-from cuemark.library import DATABASE, FLOOR, Entry, Filter, Hit, Library
+from cuemark.library import FLOOR, Entry, Filter, Hit, Library
 from cuemark.localization import Shown
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth
@@ -85,7 +84,7 @@ class Service:
         self._sentences: OrderedDict[str, np.ndarray] = OrderedDict()
         self._guard = threading.Lock()
         self._looks: dict[tuple[str, int, int], media.Look | str] = {}
-        self._roots = [str(root) for root in _roots(library.folder)]
+        self._roots = library.roots()
         if library.space is not None:
             read = library.space.read
 
@@ -356,7 +355,7 @@ class Service:
     def index(self) -> Job:
         """Look for what is new in the folders that the library was made of."""
         def work(job: Job) -> dict[str, Any]:
-            folders = [root for root in _roots(self.library.folder) if root.exists()]
+            folders = [Path(root) for root in self.library.roots() if os.path.exists(root)]
             return self._indexed(job, folders)
 
         return self.jobs.start("index", "the library's folders", work, self.hidden)
@@ -420,12 +419,6 @@ class Service:
             if len(folder) > 1:
                 text = text.replace(folder + os.sep, "").replace(folder, "…")
         return text
-
-
-def _roots(folder: Path) -> list[Path]:
-    """What was given to :meth:`Library.index`, as far as it is not what was sent here."""
-    with closing(sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)) as db:
-        return [Path(row[0]) for row in db.execute("SELECT path FROM roots ORDER BY path")]
 
 
 def _told(s: Segment) -> dict[str, Any]:

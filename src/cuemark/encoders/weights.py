@@ -36,7 +36,7 @@ from cuemark.encoders import clip
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, ModelError, unknown
 from cuemark.progress import Bar, say
-from cuemark.text import check_activation, from_hub, model_kind
+from cuemark.text import check_activation, clip_name, from_hub, model_kind
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as dead."""
@@ -402,7 +402,7 @@ def load(name_or_path: str | Path) -> VideoEncoder:
     prefix, _, rest = name.partition(":")
     if prefix in _CLIPS and rest:
         return clip_encoder(rest, _CLIPS[prefix])
-    entry = WEIGHTS.get(name.replace("clip-vit-", "clip-"))
+    entry = WEIGHTS.get(clip_name(name))
     if entry is not None:
         return clip_encoder(name) if entry.hub else _foreign(fetch(name))
     path = Path(name_or_path)
@@ -437,7 +437,7 @@ def clip_encoder(source: str | Path, pooling: Literal["cls", "frame", "gap"] = "
     tower = clip.image_tower(folder, pooling, frames)
     side = tower.config.image
     name = str(source)
-    known = WEIGHTS.get(name.replace("clip-vit-", "clip-"))
+    known = WEIGHTS.get(clip_name(name))
     made: dict[str, Any] = {"text": name}
     check_activation(name, tower.config.activation)
     if known is not None:

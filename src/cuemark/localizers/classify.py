@@ -313,8 +313,15 @@ def projections(encoder: VideoEncoder) -> tuple[Projection, Projection]:
     return found[0], found[1]
 
 
+def reader_of(encoder: VideoEncoder) -> str | None:
+    """The name of the text encoder that an encoder says it was made with."""
+    recipe = (encoder.made.get("recipe") or {}).get("encoder") or {}
+    name = recipe.get("text") or encoder.made.get("text")
+    return str(name) if name else None
+
+
 def _reader(encoder: VideoEncoder) -> Callable[[Sequence[str]], Tensor]:
-    name = ((encoder.made.get("recipe") or {}).get("encoder") or {}).get("text")
+    name = reader_of(encoder)
     if not name:
         raise ModelError(f"the encoder '{encoder.name}' does not say which text encoder it was trained with; name it.")
     return TextEncoder.load(name).encode

@@ -25,6 +25,7 @@ from cuemark.batch import Batch, Examples, Localizer, Sentences
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
 from cuemark.localizers.frames import ids_of
+from cuemark.localizers.unloc import UnLoc
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.text import ACTION_PROMPTS, GloVe, TextEncoder, words_of
 
@@ -217,13 +218,12 @@ def reading(network: Localizer, text: str | None) -> tuple[Words | None, Sequenc
         CallError: vectors of words have none for a whole sentence.
         ModelError: see :func:`cuemark.text.words_of`.
     """
-    if network.asked == "text" and network.config.fusion == "none":
-        return network.one_hot, PLAIN  # type: ignore[attr-defined]
+    if isinstance(network, UnLoc) and network.config.fusion == "none":
+        return network.one_hot, PLAIN
     if text is None:
         return None, PLAIN
     reader = words_of(text)
-    tower = getattr(network, "text", None) if network.asked == "text" else None
-    if tower is not None and isinstance(reader, TextEncoder):
+    if isinstance(network, UnLoc) and network.text is not None and isinstance(reader, TextEncoder):
         return ids_of(reader), ACTION_PROMPTS[:1]
     if network.asked != "text" or network.config.tokens == "all":
         return reader.words, ACTION_PROMPTS[:1]

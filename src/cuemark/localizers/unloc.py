@@ -572,8 +572,7 @@ class UnLoc(nn.Module):
     def _read(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features ``(B, T, C)``, words ``(Q, W, d)`` and their mask, and the row of each question."""
         c = self.config
-        frames, tokens = getattr(batch, "frames", None), getattr(batch, "tokens", None)
-        features, sentences = batch.features, batch.sentences
+        frames, tokens, features, sentences = batch.frames, batch.tokens, batch.features, batch.sentences
         if sentences is None or batch.about is None:
             raise CallError("UnLoc answers questions, and the batch asks none; give each row classes or a query, and "
                             "what reads them.")

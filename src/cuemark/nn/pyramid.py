@@ -198,9 +198,7 @@ def halved_max(x: Tensor, mask: Tensor) -> Tensor:
 
     Zero where the position in the middle is not real.
     """
-    low = x.masked_fill(~mask[..., None], torch.finfo(x.dtype).min)
-    pooled = F.max_pool1d(low.transpose(1, 2), 3, stride=2, padding=1).transpose(1, 2)
-    return pooled.masked_fill(~mask[:, ::2, None], 0.0)
+    return _every_other_max(x, mask, 3, padding=1, ceil=False)
 
 
 def paired_max(x: Tensor, mask: Tensor) -> Tensor:
@@ -208,8 +206,12 @@ def paired_max(x: Tensor, mask: Tensor) -> Tensor:
 
     Zero where position ``2 i`` is not real.
     """
+    return _every_other_max(x, mask, 2, padding=0, ceil=True)
+
+
+def _every_other_max(x: Tensor, mask: Tensor, kernel: int, padding: int, ceil: bool) -> Tensor:
     low = x.masked_fill(~mask[..., None], torch.finfo(x.dtype).min)
-    pooled = F.max_pool1d(low.transpose(1, 2), 2, ceil_mode=True).transpose(1, 2)
+    pooled = F.max_pool1d(low.transpose(1, 2), kernel, 2, padding, ceil_mode=ceil).transpose(1, 2)
     return pooled.masked_fill(~mask[:, ::2, None], 0.0)
 
 
