@@ -108,7 +108,7 @@ def test_it_installs_once_and_again_only_when_what_is_pinned_changes(here):
 
 def test_the_demo_does_without_the_tools_of_tests_and_does_not_take_them_away(here):
     assert here.ready("demo") == WHOLE
-    assert here.commands["libraries"][-1] == "."
+    assert here.commands["libraries"][-1] == ".[serve]"
     assert here.ready("test") == WHOLE[1:]
     (here.run.ROOT / "pyproject.toml").write_text("# changed")
     here.ready("demo")
