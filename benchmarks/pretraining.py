@@ -3,7 +3,7 @@
     python benchmarks/pretraining.py [--kind world|r2plus1d_18|...] [--pixels 32] [--batch 32] [--rounds 5]
                                      [--parts step workers memory speed]
 
-The encoder is that of the world's recipes (R(2+1)D of 4 blocks, width 16, 32 pixels) unless --kind and --pixels say
+The encoder is that of the world's recipes (R(2+1)D of 4 blocks, width 8, 32 pixels) unless --kind and --pixels say
 otherwise; clips have 16 frames. Network weights are random, statistics live, SGD with momentum.
 
 step. Clips of a small world that was decoded before, and sentences' vectors from a dictionary, as training has them
@@ -54,7 +54,7 @@ from cuemark.pretraining import clap, tac, tsp
 from cuemark.pretraining.data import ClipData
 from cuemark.segments import Segment, labels_of, read_json, subset
 
-WORLD = Config(blocks=(1, 1, 1, 1), width=16, time_strides=(1, 1, 2, 2))
+WORLD = Config(blocks=(1, 1, 1, 1), width=8, stem_stride=2, time_strides=(1, 1, 2, 2))
 CLASSES = tuple(f"class {i}" for i in range(10))
 TEXT = 384
 SYSTEMS = ("TAC", "TSP", "CLAP")

@@ -10,12 +10,13 @@ features by its world recipe with that seed; validation videos choose its weight
   sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments.
 - one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
   classes, whose names it never read. Its floor there knows no text either: the stretches that match most of training,
-  under every novel class alike.
+  under every novel class alike. One that learned which classes a video looks like is also asked for a shortlist alone.
 - one that labels frames: the share of frames labelled right, 10 a second, and their mAP; floor: nothing happens.
 - shown examples: average mAP and mAP at 0.5 over one-way episodes drawn from the novel videos, whose classes occur in
   no other, and, for comparison, of trained classes (examples from training videos). Floor: the stretches that match
   most of training, under the class that is looked for.
 - one that judges proposals is given those of a G-TAD without names, trained first (its time is ``proposer``).
+- ablations (``--names ablations``, or one by its name) are UnLoc with one setting changed, scored as it is.
 
 Beside them: seconds to train, seconds for an hour of video (features to segments), and peak memory of a process that
 does both. Nothing of a floor looks at a video.
@@ -37,6 +38,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +58,32 @@ from cuemark.metrics.episodes import draw, episodes
 from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
-from cuemark.recipe import load_recipe
+from cuemark.recipe import Recipe, load_recipe
 from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, read_truth, subset, write_json
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
 
 NAMES = ("actionformer", "bmn", "gtad", "pgcn", "qat", "tan2d", "unloc", "unloc_retrieve", "unloc_segment")
 """Of the recipes ``world_<name>``."""
+ABLATIONS: dict[str, tuple[str, list[str]]] = {
+    "unloc, shortlist": ("unloc", ["options.similarity_weight=0.3"]),
+    "unloc, no text": ("unloc", ["options.fusion=none"]),
+    "unloc, late fusion": ("unloc", ["options.fusion=late"]),
+    "unloc, no pyramid": ("unloc", ["options.pyramid=none"]),
+    "unloc, FPN": ("unloc", ["options.pyramid=fpn"]),
+    "unloc, L1": ("unloc", ["options.box_loss=l1_plain"]),
+    "unloc, one layer": ("unloc", ["options.layers=1"]),
+    "unloc, all tokens": ("unloc", ["options.tokens=all"]),
+    "unloc, DIoU": ("unloc", ["options.box_loss=diou"]),
+    "unloc, L1 and IoU": ("unloc", ["options.box_loss=l1+iou"]),
+    "unloc, six layers": ("unloc", ["options.layers=6"]),
+    "unloc, sampled classes": ("unloc", ["options.negatives=3"]),
+    "retrieval, all tokens": ("unloc_retrieve", ["options.tokens=all"]),
+    "retrieval, late fusion": ("unloc_retrieve", ["options.fusion=late"]),
+    "retrieval, no pyramid": ("unloc_retrieve", ["options.pyramid=none"]),
+    "retrieval, own videos": ("unloc_retrieve", ["options.pairs=own"]),
+}
+"""Name -> (recipe ``world_<…>``, changes of it): what tables 1 to 4 of UnLoc's paper ask and needs no real towers."""
+SHORTLISTS = (2, 5)
 BUSY = 3
 """Exit status of a process that found another one at its work."""
 QUICK = {"optim.steps": 6, "validate_every": 3}
@@ -72,7 +94,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--names", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--names", nargs="+", choices=[*NAMES, *ABLATIONS, "ablations"],
+                        default=list(NAMES))
     parser.add_argument("--encoder", default="CLAP", help="row of world_pretraining.py whose features are taken")
     parser.add_argument("--subset", default="testing", help="videos that are scored (tune on validation)")
     parser.add_argument("--draws", type=int, default=50, help="episodes of one that is shown examples")
@@ -80,6 +103,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few updates, to see that it runs")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "SEED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    arguments.names = [n for name in arguments.names for n in (ABLATIONS if name == "ablations" else [name])]
     if arguments.quick:
         arguments.set = [f"{name}={value}" for name, value in QUICK.items()] + arguments.set
     if arguments.one:
@@ -102,7 +126,12 @@ def main() -> None:
 
 
 def place(arguments: argparse.Namespace, name: str, seed: int) -> Path:
-    return folder_of(arguments.out / f"seed{seed}", arguments.encoder) / "localizers" / name
+    return folder_of(folder_of(arguments.out / f"seed{seed}", arguments.encoder) / "localizers", name)
+
+
+def recipe_of(name: str, changes: Sequence[str] = ()) -> Recipe:
+    recipe, own = ABLATIONS.get(name, (name, []))
+    return load_recipe(f"world_{recipe}", [*own, *changes])
 
 
 def one(name: str, seed: int, arguments: argparse.Namespace) -> int:
@@ -127,7 +156,7 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
     costs: dict[str, float] = {}
     changes = {"data.truth": str(arguments.out / f"seed{seed}" / "world/truth.json"),
                "data.features": str(made / "features"), "seed": seed}
-    if LOCALIZERS[load_recipe(f"world_{name}").system].judges:
+    if LOCALIZERS[recipe_of(name).system].judges:
         changes["data.proposals"] = str(folder / "proposer" / LOCALIZER_FILE)
         costs["proposer, s"] = learnt("gtad", folder / "proposer", encoder, {
             k: v for k, v in changes.items() if k != "data.proposals"} | {"options.names": "none"}, arguments)
@@ -148,7 +177,7 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
 
 def kind_of(name: str) -> str:
     """What it is asked: classes, names of classes, sentences, examples, or a label for each frame."""
-    recipe = load_recipe(f"world_{name}")
+    recipe = recipe_of(name)
     asked = LOCALIZERS[recipe.system].asked
     if asked != "text":
         return asked
@@ -162,7 +191,7 @@ def learnt(name: str, folder: Path, encoder: VideoEncoder, changes: dict[str, An
     if not (folder / LOCALIZER_FILE).exists() or not told.exists():
         began = time.perf_counter()
         said = [f"{k}={json.dumps(v)}" for k, v in changes.items()] + arguments.set
-        train(load_recipe(f"world_{name}", said), folder, encoder)
+        train(recipe_of(name, said), folder, encoder)
         write_json(told, time.perf_counter() - began)
     return float(read_json(told, "seconds"))
 
@@ -187,7 +216,13 @@ def by_classes(model: TrainedLocalizer, seen: dict[str, Features], training: Tru
 def by_names(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
              draws: int, seed: int) -> tuple[dict[str, float], float]:
     scores, took = by_classes(model, seen, training, scored, novel, draws, seed)
-    if novel:
+    config = model.network.config
+    for top in SHORTLISTS if config.similarity_weight else ():
+        model.network.config = replace(config, top=top)
+        found = model.predict({vid: seen[vid] for vid in scored}, named(model.classes, scored))
+        scores[f"average mAP, top {top}"] = 100 * detection(scored, found).average
+    model.network.config = config
+    if novel and config.fusion != "none":
         labels = labels_of(novel)
         common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
         mine = detection(novel, model.predict({vid: seen[vid] for vid in novel}, named(labels, novel)))
@@ -310,7 +345,8 @@ def show(arguments: argparse.Namespace) -> None:
     write_json(arguments.out / f"localizers of {arguments.encoder}.json", {"seeds": arguments.seeds, "rows": kinds})
     for asked, rows in kinds.items():
         first = next(iter(rows.values()))
-        keys = [key for key in first[0] if "floor" not in key and key not in COSTS]
+        keys = list(dict.fromkeys(key for runs in rows.values() for key in runs[0]
+                                  if "floor" not in key and key not in COSTS))
         print(f"\nasked {asked}: mean ± standard deviation of {max(map(len, rows.values()))} seed(s), percent")
         floor = [{key: run.get(floor_name(key)) for key in keys} for run in first]
         table({"floor (never looks)": floor, **rows}, keys)

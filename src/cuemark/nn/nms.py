@@ -143,7 +143,7 @@ def _rounds(segments: np.ndarray, scores: np.ndarray, suppress: Suppress, thresh
     picks, values = np.zeros(0, np.int64), np.zeros(0)
     found: list[tuple[Ints, Floats]] = []
 
-    alive, number = left[place] > floor, 0
+    alive, number, last = left[place] > floor, 0, np.full(int(video.max(initial=0)) + 1, -np.inf)
     left, row, start, end = left[place], row[place], *spans[place].T
     while number < most and alive.any():
         if number == 0 or alive.mean() < 0.8:  # those that left are carried along for a while
@@ -152,11 +152,12 @@ def _rounds(segments: np.ndarray, scores: np.ndarray, suppress: Suppress, thresh
             length, limit = end - start, limits[place]
             begin = np.flatnonzero(np.diff(row, prepend=-1))
             mine = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(row)))
+        least = last[video[place[begin]]]
         stop = min(number + 1 if number < 4 else number + 8, most)  # the first picks suppress most
         while number < stop:
             best = _first_best(left, begin, mine)
             value = left[best]
-            here = value > floor
+            here = (value > floor) & (value >= least)
             if not here.any():
                 break
             found.append((place[best[here]], value[here]))
@@ -184,7 +185,9 @@ def _first_best(left: Floats, begin: Ints, mine: Ints) -> Ints:
     """
     if len(begin) == 1:
         return np.array([left.argmax()])
-    top = np.flatnonzero(left == np.maximum.reduceat(left, begin)[mine])
+    top = (left == np.maximum.reduceat(left, begin)[mine]).nonzero()[0]
+    if len(top) == len(begin):  # as nearly always; np.diff costs more than the rest of this function
+        return top
     return top[np.diff(mine[top], prepend=-1) > 0]
 
 
