@@ -1,6 +1,7 @@
 """How quick and how exact searches are, what indexing costs, and what moments without training are worth.
 
     python benchmarks/search.py --sizes 100000x512 1000000x512 [--queries 300] [--folder TMP]
+    python benchmarks/search.py --library 1000000 [--queries 200] [--folder TMP]
     python benchmarks/search.py --videos FOLDER --encoder CLAP [--rounds 2]
     python benchmarks/search.py --world WORLD --encoder CLAP [--subset testing]
 
@@ -11,6 +12,13 @@ their own, as sentences are from clips). Each of the store's ways is asked for t
 *flat*, exact, and *faiss*, where it is installed. Recall is the share of the exact 20; p50 and p95 are milliseconds of
 single queries after 20 to warm up; MB are on disk, and in memory once they have been read. Cores: as many as the
 process may use (``taskset -c 0,1`` for two).
+
+**Whole searches**: a library of so many clips of 512 numbers, 225 a video (four minutes), in shots of 3 to 20 clips
+around a centre each, written into the library's own tables without decoding anything. Its sentences are the queries
+above, by their vectors: reading a sentence is not in the time. :meth:`Library.search` as a whole, top 20, with the
+usual floor and without one: milliseconds of the clock and of a core, those of the nearest clips alone, the share of the
+answers that the same library gives without an index, bytes on disk, and the process's peak of memory, which counts the
+pages of mapped files.
 
 **Indexing**: the same videos through :func:`cuemark.extraction.extract` and through a new library, in turns; the ratio
 is of the fastest rounds, and of each pair.
@@ -24,11 +32,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
@@ -94,6 +104,76 @@ def searches(size: str, queries: int, folder: Path, table: Table) -> None:
           lambda query: store._approximate(index, query, 20, spans, count, True)[1])
 
 
+def whole(count: int, queries: int, folder: Path, console: Console) -> None:
+    """Searches through a library."""
+    from cuemark.clips import ClipConfig
+    from cuemark.encoders.resnet3d import Config, ResNet3D
+    from cuemark.encoders.video_encoder import VideoEncoder
+    from cuemark.library import Indexed, Library
+    from cuemark.similarity import Space
+
+    rng, dim, many = np.random.default_rng(0), 512, 225
+    centres = unit(rng.standard_normal((max(1, count // 100), dim), np.float32))
+    library = Library.create(folder / "library", VideoEncoder(ResNet3D(Config()).eval(), ClipConfig(), "none"))
+    videos = count // many
+    store = library._store("clips", 0)
+    began = time.perf_counter()
+    for first in range(0, videos, 200):
+        clips = many * min(200, videos - first)
+        which = np.repeat(rng.integers(0, len(centres), clips), rng.integers(3, 21, clips))[:clips]
+        store.put(0, first * many, around(centres, which, rng).astype(np.float16))
+    with library._writing() as db:
+        db.executemany(
+            "INSERT INTO videos (number, id, path, size, modified, state, duration, start, step, window, clip, clips) "
+            "VALUES (?, ?, ?, 1, 0, 'ok', ?, 0, ?, ?, ?, ?)",
+            [(i + 1, f"v{i:07d}", f"/nowhere/v{i:07d}.mp4", many * 16 / 15, 16 / 15, 16 / 15, i * many, many)
+             for i in range(videos)])
+        db.execute("UPDATE meta SET value = ? WHERE key = 'clip'", (videos * many,))
+    written = time.perf_counter() - began
+    began = time.perf_counter()
+    library._settle(made := Indexed())
+    built = time.perf_counter() - began
+    pairs = [around(centres, rng.integers(0, len(centres), queries + 20), rng) for _ in range(4)]
+    asked = {f"near {i}": row for i, row in enumerate(pairs[0])}
+    asked |= {f"between {i}": row for i, row in enumerate(unit(pairs[1] + pairs[2]))}
+    nothing = unit(pairs[3] * 0.3 + 0.95 * unit(rng.standard_normal((1, dim), np.float32)))
+
+    def read(sentences: Sequence[str]) -> np.ndarray:
+        return np.stack([asked.get(sentence, nothing[i % len(nothing)]) for i, sentence in enumerate(sentences)])
+
+    library.space = Space(lambda rows: rows, read, dim)
+    table = Table("sentences", "floor", "p50 ms", "p95 ms", "CPU ms", "nearest alone, p95 ms", "answers",
+                  "as without index")
+    for kind in ("near", "between"):
+        for floor in (0.95, None):
+            taken, alone, used, answers = [], [], [], []
+            for i in range(queries + 20):
+                start, cpu = time.perf_counter(), time.process_time()
+                found = library.search(f"{kind} {i}", 20, floor=floor)
+                taken.append(1000 * (time.perf_counter() - start))
+                used.append(1000 * (time.process_time() - cpu))
+                answers.append([(hit.video, hit.segment.start) for hit in found.hits])
+                start = time.perf_counter()
+                store.nearest(asked[f"{kind} {i}"][None], 250, library._alive().clips, True)
+                alone.append(1000 * (time.perf_counter() - start))
+            same = []
+            with patch("cuemark.vectors.APPROXIMATE_FROM", 10**12):
+                for i in range(20, 40):
+                    exact = [(hit.video, hit.segment.start)
+                             for hit in library.search(f"{kind} {i}", 20, floor=floor).hits]
+                    same.append(len(set(exact) & set(answers[i])) / max(len(exact), 1))
+            table.add_row(kind, str(floor), *(f"{np.percentile(taken[20:], p):.1f}" for p in (50, 95)),
+                          f"{np.mean(used[20:]):.1f}", f"{np.percentile(alone[20:], 95):.1f}",
+                          f"{np.mean([len(a) for a in answers]):.1f}", f"{np.mean(same):.3f}")
+    console.print(table)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(library.folder.iterdir()) if path.is_file()}
+    console.print(f"{videos} videos, {videos * many} clips; {written:.0f} s to write, {built:.0f} s to index "
+                  f"({made.index}); peak of memory {peak:.1f} GB; MB on disk: "
+                  f"{ {name: round(size, 1) for name, size in sizes.items()} }")
+    library.close()
+
+
 def indexing(videos: Path, encoder: str, rounds: int, folder: Path, console: Console) -> None:
     """The same videos, extracted and indexed."""
     from cuemark import video
@@ -121,25 +201,26 @@ def indexing(videos: Path, encoder: str, rounds: int, folder: Path, console: Con
 def training_free(world: Path, encoder: str, name: str, folder: Path, table: Table) -> None:
     """Moments of the sentences of a world's truth."""
     from cuemark import floors
-    from cuemark.encoders.weights import load
-    from cuemark.extraction import ExtractConfig, extract
+    from cuemark.extraction import extract
     from cuemark.feature_folder import FeatureFolder
+    from cuemark.localization import Similarity, load, localize_features
     from cuemark.localizers.questions import questions_of
     from cuemark.metrics.grounding import grounding
     from cuemark.segments import Segment, read_truth, subset
-    from cuemark.similarity import find, space_of
 
-    eyes, truth = load(encoder), read_truth(world / "truth.json")
+    model, truth = load(encoder), read_truth(world / "truth.json")
+    assert isinstance(model, Similarity)
     chosen = {vid: v for vid, v in subset(truth, name).items() if any(s.sentence for s in v.annotations)}
-    extract({vid: world / "videos" / f"{vid}.mp4" for vid in chosen}, eyes, folder / "moments", ExtractConfig(stride=4))
-    features, space = FeatureFolder.open(folder / "moments"), space_of(eyes)
+    extract({vid: world / "videos" / f"{vid}.mp4" for vid in chosen}, model.encoder, folder / "moments",
+            model.extraction)
+    features = FeatureFolder.open(folder / "moments")
     asked = {vid: [str(q.query) for q, _ in questions_of(v.annotations)] for vid, v in chosen.items()}
     common = floors.covering(floors.relative(subset(truth, "training"), lambda s: s.sentence is not None)[0], 5)
     for way, found in (
             ("whole video", {vid: [Segment(0.0, v.duration, None, 1.0, query=q) for q in asked[vid]]
                              for vid, v in chosen.items()}),
             ("never looks", floors.answers(common, chosen)),
-            ("training-free", {vid: find(features[vid], space, list(dict.fromkeys(asked[vid]))) for vid in chosen})):
+            ("training-free", localize_features(features, model, truth=chosen))):
         figures = grounding(chosen, found).figures()
         table.add_row(way, *(f"{figures[k]:.1f}" for k in ("R@1,IoU=0.5", "R@5,IoU=0.5", "mIoU")))
 
@@ -148,6 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", default=[])
     parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--library", type=int, help="clips")
     parser.add_argument("--videos", type=Path)
     parser.add_argument("--world", type=Path)
     parser.add_argument("--subset", default="testing")
@@ -165,6 +247,8 @@ def main() -> None:
                 console.print(table)
                 shutil.rmtree(folder)
                 folder.mkdir()
+        if given.library:
+            whole(given.library, given.queries, folder, console)
         if given.videos:
             indexing(given.videos, given.encoder, given.rounds, folder, console)
         if given.world:

@@ -7,7 +7,11 @@ features by its world recipe with that seed; validation videos choose its weight
 - asked classes: average mAP and mAP at tIoU 0.5, 0.75, 0.95; as proposals, whatever their names, the area under AR@AN
   and AR at 1, 10 and 100. Floors: the stretches that are commonest in training, of each class; and of any.
 - asked sentences: recall of the first answer at tIoU 0.3, 0.5, 0.7, of the first five at 0.5, and mean tIoU, for the
-  sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments.
+  sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments. The
+  moments of a video show one motion, and their sentences differ in an adverb or two, so whoever finds any moment has
+  much of the score: "any moment" is how often the first answer is one of the video's moments, "never reads" what one
+  has that always is, and draws which. "there or not" is how often a sentence of the video has a better first answer
+  than one of another video with another motion (50: it never reads).
 - one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
   classes, whose names it never read. Its floor there knows no text either: the stretches that match most of training,
   under every novel class alike. One that learned which classes a video looks like is also asked for a shortlist alone.
@@ -59,7 +63,18 @@ from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.recipe import Recipe, load_recipe
-from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, read_truth, subset, write_json
+from cuemark.segments import (
+    Predictions,
+    Segment,
+    Truth,
+    labels_of,
+    read_json,
+    read_truth,
+    subset,
+    times,
+    tiou,
+    write_json,
+)
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
 
 NAMES = ("actionformer", "bmn", "gtad", "pgcn", "qat", "tan2d", "unloc", "unloc_retrieve", "unloc_segment")
@@ -281,7 +296,34 @@ def by_sentences(model: TrainedLocalizer, seen: dict[str, Features], training: T
         spent, length = spent + time.perf_counter() - began, length + hours(truth)
         mine, floor = of_sentences(truth, found), of_sentences(truth, floors.answers(common, truth))
         scores |= {name + part: value for name, value in (mine | floor_of(floor)).items()}
+        scores |= {name + part: value for name, value in reading(model, seen, truth, found).items()}
     return scores, spent / length
+
+
+def reading(model: TrainedLocalizer, seen: dict[str, Features], truth: Truth, found: Predictions) -> dict[str, float]:
+    """What of the score is finding any moment, and whether sentences of other videos are told apart."""
+    hits, blind, own, other = [], [], [], []
+    strange: dict[str, list[Question]] = {}
+    for vid, video in truth.items():
+        motions = {s.label for s in video.annotations}
+        every = [q for v in truth.values() for q, of in questions_of(v.annotations) if of[0].label not in motions]
+        strange[vid] = every[len(strange) % max(1, len(every)):][:len(video.annotations)]
+    answers = model.predict({vid: seen[vid] for vid in truth}, strange)
+    for vid, video in truth.items():
+        spans = times(video.annotations)
+        for question, moments in questions_of(video.annotations):
+            best = first(found[vid], question)
+            own.append(best.score)
+            hits.append(tiou(np.array([[best.start, best.end]]), spans).max() >= 0.5)
+            blind.append(np.mean((tiou(spans, times(moments)) >= 0.5).any(1)))
+        other += [first(answers[vid], question).score for question in strange[vid]]
+    a, b = np.array(own, float)[:, None], np.array(other, float)[None, :]
+    return {"any moment": 100 * float(np.mean(hits)), "any moment, never reads": 100 * float(np.mean(blind)),
+            "there or not": 100 * float(((a > b) + 0.5 * (a == b)).mean()) if other else float("nan")}
+
+
+def first(answers: Sequence[Segment], question: Question) -> Segment:
+    return max((s for s in answers if s.query == question.query), key=lambda s: s.score or 0.0)
 
 
 def of_sentences(truth: Truth, found: Predictions) -> dict[str, float]:

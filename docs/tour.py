@@ -48,6 +48,8 @@ def tour(browser: Browser, address: str, query: str) -> None:
     picture(page, "library")
     page = tab(found, DESK, "light")
     page.wait_for_selector(".hit")
+    page.reload()  # the first search loaded what reads sentences
+    page.wait_for_selector(".hit")
     picture(page, "search")
     page.locator(".hit .shot").first.click()
     page.wait_for_selector(".bars .bar[aria-pressed=true]")

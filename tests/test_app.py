@@ -15,6 +15,7 @@ import time
 import urllib.request
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from conftest import complaint
@@ -428,10 +429,40 @@ def test_what_is_new_in_the_folders_is_indexed(client, made_once):
     try:
         last = finished(client, client.post("/jobs", json={"kind": "index"}).json())
         assert (last["state"], last["result"]["done"], last["result"]["same"]) == ("done", ["new"], 5)
+        assert (last["done"], last["total"], last["share"]) == (1, 1, 1.0)
         assert client.get("/index.json").json()["videos"] == 6
         assert str(made_once) not in json.dumps(last)
     finally:
         new.unlink()
+
+
+def test_indexing_can_be_cancelled_and_goes_on(client, made_once, service, monkeypatch):
+    films = [made_once / "footage" / f"new{i}.avi" for i in range(3)]
+    for film in films:
+        strange(film, 2.0)
+    index = service.library.index
+
+    def slowly(*args, progress, **options):  # cancelled when the first is done
+        def told(done, total, share):
+            if done >= 1:
+                assert client.post("/jobs/1/cancel").status_code == 202
+            return progress(done, total, share)
+        return index(*args, progress=told, **options)
+
+    monkeypatch.setattr(service.library, "index", slowly)
+    try:
+        last = finished(client, client.post("/jobs", json={"kind": "index"}).json())
+        assert (last["state"], last["total"]) == ("cancelled", 3)
+        assert 0 < last["share"] < 1
+        assert 1 <= len(last["result"]["done"]) == last["done"] < 3
+        monkeypatch.undo()
+        rest = finished(client, client.post("/jobs", json={"kind": "index"}).json())
+        assert rest["state"] == "done"
+        assert sorted(last["result"]["done"] + rest["result"]["done"]) == ["new0", "new1", "new2"]
+        refused(client.post("/jobs/99/cancel"), 404)
+    finally:
+        for film in films:
+            film.unlink()
 
 
 def test_a_video_can_be_sent(client, made_once, service):
@@ -488,6 +519,32 @@ def test_jobs_end_and_say_why():
     assert (first.state, first.note) == ("failed", "the film is damaged.")
     assert (second.state, "log" in second.note) == ("failed", True)
     assert jobs.start("x", "one", lambda job: None) is not first
+    jobs.close()
+
+
+def test_jobs_can_be_cancelled():
+    jobs, begun = Jobs(), threading.Event()
+
+    def counting(job):
+        for done in range(10_000):
+            begun.set()
+            if not job.progress(done, 10_000, (done + 0.5) / 10_000):
+                return {"done": done, "stopped": True}
+            time.sleep(0.01)
+
+    runs, waits = jobs.start("x", "one", counting), jobs.start("x", "two", counting)
+    assert begun.wait(10)
+    jobs.cancel(waits)
+    assert waits.state == "cancelled"
+    jobs.cancel(runs)
+    again = jobs.start("x", "one", lambda job: {})
+    assert again is not runs, "what nobody wants any more is begun anew"
+    until = time.monotonic() + 10
+    while not again.ended and time.monotonic() < until:
+        time.sleep(0.01)
+    assert (runs.state, again.state, waits.state) == ("cancelled", "done", "cancelled")
+    assert runs.result["done"] == runs.done < runs.total == 10_000
+    assert runs.share == pytest.approx((runs.done + 0.5) / 10_000, abs=1e-3)
     jobs.close()
 
 
@@ -605,6 +662,69 @@ def test_health_metrics_and_description(client):
     for path, ways in told["paths"].items():
         for way in ways.values():
             assert way.get("description"), path
+
+
+STRANGE = st.one_of(
+    st.sampled_from(["", "a", "b", "zzz", "0", "-1", "1e400", "nan", "inf", "true", "null", "2026-02-30", "9" * 40,
+                     "\0", "../..", "%00", "' OR 1=1 --", "[]", "{}", HOSTILE, "💥", "\u202e", "x" * 600]),
+    st.text(max_size=20), st.integers().map(str), st.floats().map(str))
+
+
+def values(schema: dict, told: dict):
+    """Values that a schema of the description allows, or nearly."""
+    if "$ref" in schema:
+        schema = told["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+    if "anyOf" in schema:
+        return st.one_of(*(values(one, told) for one in schema["anyOf"]))
+    if "enum" in schema:
+        return st.sampled_from([*schema["enum"], "other"])
+    kind = schema.get("type")
+    if kind == "object":
+        asked = {name: values(one, told) for name, one in schema.get("properties", {}).items()}
+        return st.fixed_dictionaries({}, optional={**asked, "more": st.none()})
+    if kind == "array":
+        return st.lists(values(schema["items"], told), max_size=3)
+    return {"integer": st.integers(-(10**20), 10**20) | st.integers(-1, 70), "boolean": st.booleans(),
+            "number": st.floats(allow_nan=False, allow_infinity=False) | st.floats(0, 5), "null": st.none(),
+            }.get(kind, STRANGE)
+
+
+@pytest.fixture(scope="module")
+def asked(made_once, tmp_path_factory):
+    """A client of a library that may become anything."""
+    folder = tmp_path_factory.mktemp("asked") / "library"
+    shutil.copytree(made_once / "library", folder)
+    served = Service(Library.open(folder))
+    with TestClient(create(served, limits=WIDE), base_url="http://localhost", raise_server_exceptions=False) as client:
+        yield client
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_whatever_the_description_lets_one_ask_is_answered_as_it_says(asked, data):
+    """Every route with any parameters: no answer that is not described, and never 500."""
+    told = asked.get("/openapi.json").json()
+    routes = [(path, way) for path, ways in told["paths"].items() for way in ways if path != "/upload"]
+    path, way = data.draw(st.sampled_from(sorted(routes)))
+    described = told["paths"][path][way]
+    query = {}
+    for one in described.get("parameters", []):
+        value = data.draw(st.none() | values(one["schema"], told) | STRANGE)
+        if one["in"] == "path":
+            path = path.replace("{" + one["name"] + "}", quote(str(value).encode(errors="replace"), safe=""))
+        elif value is not None:
+            several = value if isinstance(value, list) else [value]
+            query[one["name"]] = [str(v).encode(errors="replace") for v in several]
+    body = described.get("requestBody")
+    content = None
+    if body is not None:
+        drawn = data.draw(values(body["content"]["application/json"]["schema"], told) | STRANGE)
+        content = drawn.encode(errors="replace") if isinstance(drawn, str) else json.dumps(drawn).encode()
+    answer = asked.request(way.upper(), path, params=query, content=content,
+                            headers={"Content-Type": "application/json"} if body is not None else {})
+    assert str(answer.status_code) in described["responses"], (answer.status_code, answer.text)
+    if answer.status_code >= 400:
+        refused(answer, answer.status_code)
 
 
 def test_the_command(made_once, tmp_path):

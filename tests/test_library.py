@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -509,6 +510,48 @@ def test_searches_from_many_threads_while_it_grows(lib, tiny_world):
         thread.join()
     assert not wrong
     assert "training_0005" in {v.id for v in lib.videos()}
+
+
+def test_closing_under_a_thread_that_searches_is_a_sentence(made_once):
+    """Not the end of the process, which SQLite makes of a connection that is closed under its user."""
+    def ask(lib: Library) -> None:
+        while True:
+            lib.search("weather", 5, floor=None)
+            lib.videos()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            lib = Library.open(made_once / "library")
+            asking = [pool.submit(ask, lib) for _ in range(4)]
+            time.sleep(0.1)
+            lib.close()
+            for one in asking:
+                with pytest.raises(CallError, match="is closed; open it again"):
+                    one.result(30)
+    with pytest.raises(CallError, match="is closed"):
+        lib.videos()
+    lib.close()  # once more is nothing
+
+
+def test_progress_is_told_and_can_end_a_run(footage, tiny_text, tmp_path):
+    with Library.create(tmp_path / "lib", clap_encoder(tiny_text), config=CONFIG) as lib:
+        told: list[tuple[int, int, float]] = []
+
+        def once(*now) -> bool:
+            told.append(now)
+            return now[0] < 1
+
+        first = lib.index([footage], progress=once)
+        assert first.stopped
+        assert 1 <= len(first.done) < 4
+        assert {total for _, total, _ in told} == {4}
+        told.clear()
+        rest = lib.index([footage], progress=lambda *now: told.append(now) or True)
+        assert not rest.stopped
+        assert sorted(first.done + rest.done) == sorted(v.id for v in lib.videos())
+        assert [share for _, _, share in told] == sorted(share for _, _, share in told)
+        assert told[0] == (0, len(rest.done), 0.0)
+        assert told[-1] == (len(rest.done), len(rest.done), 1.0)
 
 
 # ---------------------------------------------------------------------------------------------- copies

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +15,17 @@ import torch
 from conftest import SMALL_GTAD, make_encoder
 from tiny_clip import save_clip
 
-from cuemark import localization
+from cuemark import checkpoint, localization, training
 from cuemark.encoders import weights
 from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract
-from cuemark.localization import Shown, asked_of, by_name, load, localize, localize_all, localize_features, names_by
-from cuemark.localizers import build
+from cuemark.localization import Shown, Similarity, by_name, load, localize, localize_all, localize_features, names_by
+from cuemark.localizers import build, calibration, trained
+from cuemark.localizers.calibration import Calibration
+from cuemark.localizers.questions import Question
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import Optim
+from cuemark.metrics.reliability import judged
 from cuemark.recipe import Data, Encoder, Recipe, Towers
 from cuemark.segments import Segment, VideoTruth, read_predictions, write_truth
 from cuemark.training import LOCALIZER_FILE, train
@@ -141,6 +148,264 @@ def test_files_that_are_no_localizers(tiny_encoder, tmp_path):
     (tmp_path / "half.safetensors").write_bytes((tmp_path / "encoder.safetensors").read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"half\.safetensors"):
         load(tmp_path / "half.safetensors")
+
+
+# ---------------------------------------------------------------------------------------------- the verb
+
+
+def folder_of(tmp_path: Path, tiny_world, *names: str) -> Path:
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        (tmp_path / "videos" / f"{name}.mp4").symlink_to(tiny_world.videos[name])
+    return tmp_path / "videos"
+
+
+def test_the_first_video_answers_before_the_second_is_opened(model, tiny_world, tmp_path, monkeypatch):
+    opened = []
+    real = trained.features_of
+    monkeypatch.setattr(trained, "features_of", lambda path, *more, **named: (
+        opened.append(Path(path).stem), real(path, *more, **named))[1])
+    folder = folder_of(tmp_path, tiny_world, "testing_0000", "training_0004")
+    answers = model.localize(folder)
+    assert opened == []
+    first = next(answers)
+    assert opened == ["testing_0000"]
+    assert (first.video, first.path, first.asked, first.absent) == (
+        "testing_0000", str(folder / "testing_0000.mp4"), (), ())
+    (second,) = answers
+    assert opened == ["testing_0000", "training_0004"]
+    for answer in (first, second):
+        assert list(answer.segments) == localize(tiny_world.videos[answer.video], model)
+        assert answer.sure is None
+
+
+def test_one_video_that_cannot_be_used_is_an_error_and_one_of_several_an_answer(model, tiny_world, tmp_path):
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video")
+    alone = model.localize(tmp_path / "bad.mp4")
+    with pytest.raises(VideoError, match=r"bad\.mp4"):
+        next(alone)
+    bad, good = model.localize([tmp_path / "bad.mp4", tiny_world.videos["training_0004"]])
+    assert (bad.video, bad.segments, bad.absent) == ("bad", (), ())
+    assert str(tmp_path / "bad.mp4") in bad.failed
+    assert good.segments
+    assert good.failed is None
+    with pytest.raises(CallError, match="no video found"):
+        model.localize([folder_of(tmp_path, tiny_world)])
+
+
+def test_many_sentences_are_one_pass_and_an_answer_each(tiny_localizer, tiny_world, tiny_text, tmp_path, monkeypatch):
+    model = load(asking("tan2d", tiny_localizer, tmp_path, tiny_text))
+    passes = []
+    real = trained.features_of
+    monkeypatch.setattr(trained, "features_of", lambda *given, **named: (passes.append(1), real(*given, **named))[1])
+    asked = ["a red star", "a star", "a red star"]
+    answers = list(model.localize(tiny_world.videos["testing_0000"], asked))
+    assert passes == [1]
+    assert [a.asked for a in answers] == [("a red star",), ("a star",)]
+    for answer in answers:
+        assert answer.segments
+        assert {s.query for s in answer.segments} == set(answer.asked)
+
+
+# ---------------------------------------------------------------------------------------------- how sure
+
+LINK = Calibration(1.0, 2.0, 0.5, 100, 20)
+
+
+def test_calibrated_scores_keep_their_order_and_unlikely_ones_are_not_said(model, tiny_features, tmp_path):
+    vid = "testing_0000"
+    plain = localize_features(tiny_features, model, [vid])[vid]
+    replace(model, calibration=LINK).save(tmp_path / "calibrated.safetensors")
+    sure = load(tmp_path / "calibrated.safetensors")
+    assert sure.calibration == LINK
+    found = localize_features(tiny_features, sure, [vid])[vid]
+    assert [replace(s, score=None) for s in found] == [replace(s, score=None) for s in plain]
+    np.testing.assert_allclose([s.score for s in found], LINK.probability([s.score for s in plain]))
+    (answer,) = localization.answer_features(tiny_features, sure, [vid], least=found[3].score)
+    assert list(answer.segments) == found[:4]
+    assert answer.sure == found[0].score
+    (nothing,) = localization.answer_features(tiny_features, sure, [vid], least=1.0)
+    assert (nothing.segments, nothing.sure) == ((), found[0].score)
+    assert sure.predict({vid: tiny_features[vid]})[vid] == plain  # what other systems build on is as it was
+
+
+def test_who_is_not_calibrated_leaves_nothing_out(model, tiny_features, tmp_path):
+    for one, why in ((model, "is not calibrated, so"),
+                     (replace(model, calibration=LINK, ensemble="outputs"), "for other names or prompts")):
+        with pytest.raises(CallError, match=why):
+            one.localize("a.mp4", least=0.1)
+    (tmp_path / "scores.json").write_text('{"results": {"testing_0000": {"jump": 0.5}}}')
+    sure, vid = replace(model, calibration=LINK), "testing_0000"
+    named = names_by(tmp_path / "scores.json", sure)
+    with pytest.raises(CallError, match="for other names or prompts"):
+        localization.answer_features(tiny_features, sure, [vid], names=named, least=0.1)
+    assert (localize_features(tiny_features, sure, [vid], names=named)
+            == localize_features(tiny_features, model, [vid], names=named))
+    with pytest.raises(CallError, match="least must be"):
+        sure.localize("a.mp4", least=1.5)
+
+
+def test_a_checkpoint_from_before_loads(model, tmp_path):
+    tensors, meta = checkpoint.load(tmp_path / "localizer.safetensors")
+    del meta["calibration"]
+    checkpoint.save(tmp_path / "old.safetensors", tensors, meta)
+    assert load(tmp_path / "old.safetensors").calibration is None
+
+
+def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, monkeypatch, capsys):
+    write_truth(tmp_path / "truth.json", tiny_world.truth)
+    data = Data(str(tmp_path / "truth.json"), features=str(tiny_features.folder))
+    recipe = Recipe("gtad", data, options=SMALL_GTAD, optim=Optim(batch=4, steps=2))
+    bare, _ = train(recipe, tmp_path / "few")
+    assert bare.calibration is None
+    assert "not calibrated" in capsys.readouterr().err
+    monkeypatch.setattr(calibration, "FEWEST", 1)
+    made, _ = train(recipe, tmp_path / "run")
+    validation = {vid: v for vid, v in tiny_world.truth.items() if v.subset == "validation"}
+    answers = made.predict({vid: tiny_features[vid] for vid in validation})
+    assert made.calibration is not None
+    assert made.calibration == calibration.fit(*judged(validation, answers))
+    assert load(tmp_path / "run" / LOCALIZER_FILE).calibration == made.calibration
+    without, _ = train(replace(recipe, data=replace(data, validate=())), tmp_path / "none")
+    assert without.calibration is None
+    assert "no validation videos: scores are not calibrated" in capsys.readouterr().err
+
+
+def test_sentences_of_other_videos_are_asked_too():
+    asked = training._with_strange({"a": [Question("1"), Question("2")], "b": [Question("2"), Question("3")],
+                                    "c": [Question("1")]})
+    assert {vid: [q.query for q in questions] for vid, questions in asked.items()} == {
+        "a": ["1", "2", "3"], "b": ["2", "3", "1"], "c": ["1", "2"]}
+
+
+def test_what_is_not_found_is_named(tiny_localizer, tiny_world, tiny_text, tmp_path, cuemark):
+    path, video = asking("tan2d", tiny_localizer, tmp_path, tiny_text), tiny_world.videos["testing_0000"]
+    model = load(path)
+    best = {a.asked[0]: a.segments[0].score for a in model.localize(video, ["a star", "a red star"])}
+    weaker, better = sorted(best, key=best.get)
+    replace(model, calibration=LINK).save(path)
+    least = float(LINK.probability((best[weaker] + best[better]) / 2))
+    words = ("localize", video, "--model", path, "--query", weaker, better, "--least", least)
+    ended = cuemark(*words, "--json")
+    assert ended.status == 0
+    told = json.loads(ended.out)
+    assert told["external_data"]["not_found"] == {"testing_0000": [weaker]}
+    assert told["external_data"]["calibration"]["a"] == LINK.a
+    assert {item["query"] for item in told["results"]["testing_0000"]} == {better}
+    ended = cuemark(*words)
+    sure = 100 * float(LINK.probability(best[weaker]))
+    assert f"testing_0000: {weaker}: not found (the best is {sure:.0f} % likely right)\n" in ended.out
+    assert "probability" in ended.out
+
+
+# ---------------------------------------------------------------------------------------------- without training
+
+
+def test_a_clip_localizes_without_training(tmp_path, tiny_world, cuemark):
+    save_clip(tmp_path / "clip")
+    model = load(tmp_path / "clip")
+    assert isinstance(model, Similarity)
+    video, vid = tiny_world.videos["testing_0000"], "testing_0000"
+    named, said = model.localize(video, ["run of jump"], ["jump"])
+    assert (named.asked, said.asked) == (("jump",), ("run of jump",))
+    assert {s.label for s in named.segments} == {"jump"}
+    duration = tiny_world.truth[vid].duration
+    for answer in (named, said):
+        assert [s.score for s in answer.segments] == sorted((s.score for s in answer.segments), reverse=True)
+        assert all(0 <= s.start < s.end <= duration + 1e-6 for s in answer.segments)
+        assert 0 <= answer.sure <= 1
+    extract({vid: video}, model.encoder, tmp_path / "features", model.extraction)
+    features = localization.FeatureFolder.open(tmp_path / "features")
+    assert alike(list(said.segments), localize_features(features, model, queries=["run of jump"])[vid])
+    words = ("localize", video, "--model", tmp_path / "clip", "--query", "run of jump")
+    ended = cuemark(*words, "--out", tmp_path / "p.json")
+    assert ended.status == 0
+    assert ended.err.count("training-free") == 1
+    share = f"(it is more like this than {100 * said.sure:.0f} % of sentences about nothing)"
+    assert f"{vid}: run of jump {share}" in ended.out
+    assert alike(read_predictions(tmp_path / "p.json")[vid], list(said.segments))
+    told = json.loads((tmp_path / "p.json").read_text())["external_data"]
+    assert told == {"without_training": model.name}
+    ended = cuemark(*words, "--least", 1)
+    assert f"{vid}: run of jump: not found {share}" in ended.out
+    for more, why in ((["--examples", f"{video}:0-1"], "cannot be shown examples"), (["--shortlist", 3], "encoder"),
+                      (["--names", "encoder"], "no trained localizer")):
+        ended = cuemark(*words, *more)
+        assert ended.status == 2
+        assert why in ended.err
+
+
+def test_features_of_another_encoder_are_not_compared(tmp_path, tiny_features):
+    save_clip(tmp_path / "clip")
+    with pytest.raises(ModelError, match="tiny 0"):
+        localize_features(tiny_features, load(tmp_path / "clip"), queries=["run"])
+
+
+# ---------------------------------------------------------------------------------------------- addresses
+
+
+@pytest.fixture
+def site(tiny_world) -> Iterator[str]:
+    """A server on this machine: a film, one that is cut off, a page, and ways to other places."""
+    film = tiny_world.videos["training_0004"].read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            moved = {"/moved.mp4": "/film.mp4", "/file.mp4": f"file://{tiny_world.videos['training_0004']}",
+                     "/ftp.mp4": "ftp://127.0.0.1/film.mp4"}.get(self.path)
+            if moved is not None:
+                self.send_response(302)
+                self.send_header("Location", moved)
+                self.end_headers()
+                return
+            body = {"/film.mp4": film, "/cut.mp4": film, "/page.mp4": b"<html>no video</html>"}.get(self.path)
+            self.send_response(404 if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write((body or b"")[: 1000 if self.path == "/cut.mp4" else None])
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_address_is_read_where_that_is_allowed(model, tiny_world, site, cuemark, tmp_path):
+    local = localize(tiny_world.videos["training_0004"], model)
+    with pytest.raises(CallError, match=r"is an address, and videos are not fetched .* --urls"):
+        model.localize(f"{site}/film.mp4")
+    for place in ("film.mp4", "moved.mp4"):
+        (answer,) = model.localize(f"{site}/{place}", urls=True)
+        assert alike(list(answer.segments), local)
+        assert (answer.video, answer.path) == (Path(place).stem, f"{site}/{place}")
+    words = ("localize", f"{site}/film.mp4", "--model", tmp_path / "localizer.safetensors", "--json")
+    ended = cuemark(*words)
+    assert ended.status == 2
+    assert "--urls" in ended.err
+    ended = cuemark(*words, "--urls")
+    assert ended.status == 0
+    assert len(json.loads(ended.out)["results"]["film"]) == len(local)
+
+
+def test_other_places_are_not_read(model, tiny_world, site):
+    for address in (f"file://{tiny_world.videos['training_0004']}", "ftp://127.0.0.1/film.mp4", "rtsp://127.0.0.1/x"):
+        with pytest.raises(CallError, match="only those with http and https"):
+            model.localize(address, urls=True)
+    for place, why in (("file.mp4", "cannot be fetched"), ("ftp.mp4", "cannot be fetched"), ("gone.mp4", "404"),
+                       ("cut.mp4", "ended early"), ("page.mp4", "not a video")):
+        with pytest.raises(VideoError, match=why) as caught:
+            next(model.localize(f"{site}/{place}", urls=True))
+        assert f"'{site}/{place}'" in str(caught.value)
+        assert "cuemark-" not in str(caught.value)  # not where it lay for a while
+    failed, found = model.localize([f"{site}/gone.mp4", f"{site}/film.mp4"], urls=True)
+    assert "404" in failed.failed
+    assert found.segments
 
 
 # ---------------------------------------------------------------------------------------------- questions
@@ -286,6 +551,6 @@ def test_an_image_tower_is_tuned_from_videos_and_looks_at_new_ones(tmp_path, tin
 
 def test_other_localizers_are_not_asked_for_classes(model, tmp_path):
     with pytest.raises(CallError, match="train an unloc"):
-        asked_of(model, classes=["jump"])
+        model.asks(classes=["jump"])
     with pytest.raises(CallError, match="shortlist"):
         load(tmp_path / "localizer.safetensors", shortlist=3)

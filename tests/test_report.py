@@ -12,7 +12,7 @@ import html
 import io
 import itertools
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,7 +24,9 @@ import pytest
 from cuemark.analysis import contrast, counted, side_by_side, tabled
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features, Grid
+from cuemark.localizers.calibration import Calibration
 from cuemark.metrics.detection import detection
+from cuemark.metrics.reliability import judged, reliability
 from cuemark.report import Run, Table, report_files, write_report
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, write_predictions, write_truth
 
@@ -184,7 +186,7 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(tmp_path):
 def test_charts_follow_the_theme(tmp_path):
     text = page(tmp_path, *sample(), show=0)
     charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(charts) == 4  # two charts, for a wide and a narrow page
+    assert len(charts) == 6  # three charts, for a wide and a narrow page
     for chart in charts:
         assert not re.search("#[0-9a-f]{6}|font-family|DejaVu", chart.replace("#ffffff", ""))
         assert "var(--r1)" in chart
@@ -528,3 +530,38 @@ def test_features_of_a_run_that_is_not_there(on_disk, tiny_features):
     with pytest.raises(DataError, match=r"nowhere\.json"):
         report_files(on_disk / "truth.json", {"tsp": on_disk / "nowhere.json"}, on_disk / "report.html")
     assert not (on_disk / "report.html").exists()
+
+
+# ---------------------------------------------------------------------------------------------- reliability
+
+
+def test_answers_are_held_to_what_they_say(tmp_path):
+    """A calibrated file tells how, so that the page shows both errors; other scores, and no floor's."""
+    truth, (first, second, *_) = sample()
+    link = Calibration(1.0, 2.0, 0.5, 100, 20)
+    write_truth(tmp_path / "truth.json", truth)
+    sure = {vid: link.applied(row) for vid, row in first.predictions.items()}
+    write_predictions(tmp_path / "sure.json", sure, {"calibration": asdict(link)})
+    write_predictions(tmp_path / "plain.json", second.predictions)
+    report_files(tmp_path / "truth.json", {"sure": tmp_path / "sure.json", "plain": tmp_path / "plain.json"},
+                 tmp_path / "page.html", show=0)
+    text = (tmp_path / "page.html").read_text()
+    errors = [100 * reliability(*judged(truth, found)).error for found in (sure, first.predictions, second.predictions)]
+    assert f"ECE {errors[0]:.1f} %, {errors[1]:.1f} % before calibration" in text
+    assert f"ECE {errors[2]:.1f} %, not calibrated" in text
+    assert abs(errors[0] - errors[1]) > 0.1
+    found = reliability(*judged(truth, sure))
+    for right, count in zip(found.right, found.count):
+        assert not count or f"<td>{100 * right:.0f} of {count:,}</td>" in re.sub(' class="word"', "", text)
+    write_predictions(tmp_path / "sure.json", sure, {"calibration": {"a": 1.0}})
+    with pytest.raises(DataError, match=r"sure\.json.*calibration\.b"):
+        report_files(tmp_path / "truth.json", {"sure": tmp_path / "sure.json"}, tmp_path / "page.html", show=0)
+
+
+def test_scores_that_are_no_shares_are_not_held_to_them(tmp_path):
+    truth, (first, *_) = sample()
+    far = {vid: [replace(s, score=10 * s.score) for s in row] for vid, row in first.predictions.items()}
+    for runs, said in (([replace(first, predictions=far)], False), ([first], True),
+                       ([replace(first, floor=True)], False)):
+        write_report(tmp_path / "page.html", truth, runs, show=0)
+        assert ("Are answers as often right" in (tmp_path / "page.html").read_text()) == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from conftest import make_encoder
 from cuemark import similarity, video
 from cuemark.errors import CallError, ModelError
 from cuemark.grid import Features, Grid
+from cuemark.localization import Similarity
+from cuemark.localizers.answers import Answer
 from cuemark.nn.heads import Projection
-from cuemark.similarity import Config, Space, boundaries, cuts, find, find_all, find_classes, moments, space_of
+from cuemark.similarity import NOTHING, Config, Space, boundaries, cuts, moments, space_of
 
 GRID = Grid(0.25, 0.5, 40, 1.0)
 
@@ -174,17 +177,16 @@ def test_the_space_of_clap(tiny_text, tiny_features):
     assert rows.shape == (features.grid.count, 12)
     assert said.shape == (2, space.dim)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
-    found = find(features, space, ["a red star", "a star"])
-    assert [s.query for s in found] == sorted((s.query for s in found), key=["a red star", "a star"].index)
-    apart = find(features, space, ["a red star"]) + find(features, space, ["a star"])
-    assert [s.query for s in found] == [s.query for s in apart]
-    np.testing.assert_allclose([(s.start, s.end, s.score) for s in found], [(s.start, s.end, s.score) for s in apart],
-                               atol=1e-5)
-    assert find_all({"a": features}, space, ["a star"])["a"] == find(features, space, ["a star"])
-    by_class = find_classes(features, space, ["star"])
-    assert {s.label for s in by_class} == {"star"}
-    assert [replace(s, label=None) for s in by_class] == [
-        replace(s, query=None) for s in find(features, space, ["foreground of star"])]
+    model = Similarity(encoder, space, Config())
+    asked = model.asks(["a red star", "a star"], ["star"])
+    named, red, plain = model.answers({"a": features}, {"a": asked})["a"]
+    assert [a.asked for a in (named, red, plain)] == [("star",), ("a red star",), ("a star",)]
+    assert {s.label for s in named.segments} == {"star"}
+    assert {s.query for s in red.segments} == {"a red star"}
+    for answer, sentence in ((named, "foreground of star"), (red, "a red star"), (plain, "a star")):
+        (alone,) = model.answers({"a": features}, {"a": model.asks([sentence])})["a"]
+        np.testing.assert_allclose([(s.start, s.end, s.score) for s in answer.segments],
+                                   [(s.start, s.end, s.score) for s in alone.segments], atol=1e-5)
 
 
 def test_the_space_of_an_image_tower(tiny_text):
@@ -208,13 +210,58 @@ def test_encoders_without_a_space(tiny_encoder, tiny_text):
         space_of(clap(), str(tiny_text)).see(np.zeros((2, 31), np.float32))
 
 
-def test_a_sentence_is_found_where_clips_are_like_it():
+def planted(strength: float = 1.0) -> tuple[Similarity, Features]:
+    """A video whose clips 12 to 21 are like "it", for one that reads every other sentence as a direction of its own."""
     rng = np.random.default_rng(0)
-    words = rng.standard_normal((2, 8)).astype(np.float32)
-    words /= np.linalg.norm(words, axis=1, keepdims=True)
-    rows = 0.3 * rng.standard_normal((40, 8)).astype(np.float32)
-    rows[12:22] += words[0]
-    space = Space(lambda data: data / np.linalg.norm(data, axis=1, keepdims=True), lambda said: words[: len(said)], 8)
-    best = find(Features(rows, GRID, 20.5), space, ["it"])[0]
+    known: dict[str, np.ndarray] = {}
+
+    def read(said):
+        for text in said:
+            known.setdefault(text, unit(np.random.default_rng(len(known)).standard_normal((1, 24))))
+        return np.concatenate([known[text] for text in said]).astype(np.float32)
+
+    def unit(rows):
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    rows = 0.3 * rng.standard_normal((40, 24)).astype(np.float32)
+    rows[12:22] += strength * read(["it"])
+    space = Space(lambda data: unit(data).astype(np.float32), read, 24)
+    return Similarity(make_encoder(0), space, Config()), Features(rows, GRID, 20.5)
+
+
+def test_a_sentence_is_found_where_clips_are_like_it():
+    model, features = planted()
+    (answer,) = model.answers({"v": features}, {"v": model.asks(["it"])})["v"]
+    best = answer.segments[0]
     assert (best.start, best.end) == pytest.approx((6.25, 11.25), abs=0.5)
-    assert best.query == "it"
+    assert (best.query, answer.absent) == ("it", ())
+    (cut, *_), = (a.segments for a in model.answers({"v": features}, {"v": model.asks(["it"])}, {"v": [8.75]})["v"])
+    assert not cut.start < 8.75 < cut.end
+
+
+def test_a_sentence_about_nothing_in_the_video_is_not_found():
+    model, features = planted()
+    asked = {"v": model.asks(["it", "the tax return"], ["it"])}
+    named, there, strange = model.answers({"v": features}, asked, least=0.95)["v"]
+    assert there.sure > 0.999
+    assert there.segments
+    assert named.segments  # the prompt of this space is the name alone
+    assert strange.sure < 0.95
+    assert (strange.segments, strange.absent) == ((), ("the tax return",))
+    without = model.answers({"v": features}, asked)["v"]
+    assert without[2].segments
+    assert [a.sure for a in without] == [a.sure for a in (named, there, strange)]
+    best = (model.space.see(features.data) @ model.space.read(NOTHING).T).max(0)
+    itself = (model.space.see(features.data) @ model.space.read(["the tax return"]).T).max()
+    assert strange.sure == pytest.approx(NormalDist(best.mean(), best.std()).cdf(itself), abs=1e-4)
+
+
+def test_without_training_there_are_no_examples_and_no_classes_of_its_own():
+    model, features = planted()
+    for call, why in ((lambda: model.localize("a.mp4"), "knows no classes of its own"),
+                      (lambda: model.localize("a.mp4", [" "]), "ask it a sentence"),
+                      (lambda: model.localize("a.mp4", examples=["a.mp4:0-1"]), "cannot be shown examples"),
+                      (lambda: model.localize("a.mp4", ["it"], least=2), "least must be")):
+        with pytest.raises(CallError, match=why):
+            call()
+    assert model.answers({"v": features}, {"v": []})["v"] == [Answer("v")]

@@ -364,6 +364,13 @@ def test_minilm_is_the_published_one(encoder):
         "minilm", 384, "mean", True, 256)
 
 
+def test_one_sentence_for_somebody_who_waits(encoder):
+    quick = encoder.quickly("a dog waits for the bus")
+    assert "a dog waits for the bus" not in encoder._known
+    torch.testing.assert_close(quick, encoder.encode(["a dog waits for the bus"])[0], atol=1e-5, rtol=0)
+    assert torch.equal(encoder.quickly("a dog waits for the bus"), encoder.encode(["a dog waits for the bus"])[0])
+
+
 def test_minilm_equals_mean_pooling_by_hand(encoder):
     for sentence in "a person is running", "background of Long jump":
         mean = states(minilm(), sentence).mean(0)

@@ -2,8 +2,10 @@
 
 The public names, each loaded when it is first asked for (``import cuemark`` alone costs no torch)::
 
-    model = cuemark.load("gtad/localizer.safetensors")
-    segments = cuemark.localize("video.mp4", model)          # in seconds, best first
+    model = cuemark.load("gtad/localizer.safetensors")       # or a CLIP, or a CLAP encoder: without training
+    for answer in model.localize("videos/", least=0.1):      # one video after the other
+        print(answer.video, answer.segments or "not found")  # in seconds, best first
+    segments = cuemark.localize("video.mp4", model)          # the same of one video, in one list
 """
 
 from __future__ import annotations

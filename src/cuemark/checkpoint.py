@@ -69,6 +69,16 @@ def load(path: str | Path, kind: str | None = None) -> tuple[dict[str, Tensor], 
     return tensors, meta
 
 
+def kind_of(path: str | Path) -> str | None:
+    """What :func:`load` would read, from the file's first bytes; None: nothing."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get(_KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return str(meta.get("kind")) if isinstance(meta, dict) else None
+
+
 def section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under ``prefix.``, without it."""
     return {k[len(prefix) + 1:]: v for k, v in tensors.items() if k.startswith(prefix + ".")}

@@ -325,8 +325,12 @@ class _Pipeline:
         self.threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True)
                         for work in (self._read,) * readers + (self._encode,) * self.encoders]
 
-    def settled(self) -> Generator[tuple[str, _Video | CuemarkError], None, None]:
+    def settled(self, tick: Callable[[float], None] | None = None
+                ) -> Generator[tuple[str, _Video | CuemarkError], None, None]:
         """Each video as it is finished, or why it could not be; closing the generator ends all work.
+
+        Args:
+            tick: see :func:`extracted`.
 
         Raises:
             OSError: a file cannot be written.
@@ -336,7 +340,13 @@ class _Pipeline:
             thread.start()
         try:
             for _ in self.jobs:
-                name, outcome = self.events.get()
+                while True:
+                    try:
+                        name, outcome = self.events.get(timeout=None if tick is None else 0.5)
+                        break
+                    except queue.Empty:
+                        assert tick is not None
+                        tick(sum(1 - one.missing / one.count for one in list(self.begun.values())))
                 self.begun.pop(name, None)
                 if isinstance(outcome, BaseException) and not isinstance(outcome, CuemarkError):
                     raise outcome
@@ -482,8 +492,13 @@ def extract(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: str | 
 
 
 def extracted(jobs: Mapping[str, Path], encoder: VideoEncoder, out: Path, config: ExtractConfig, workers: int | None,
-              device: torch.device | str, run: Run | None = None) -> Outcomes:
+              device: torch.device | str, run: Run | None = None, tick: Callable[[float], None] | None = None
+              ) -> Outcomes:
     """Features of ``jobs`` (id -> file) to their files in ``out``, in any order; its description is not touched.
+
+    Args:
+        tick: called twice a second while nothing is finished, with how much of the videos that have begun is: 1.5 is
+            one and a half of them. What it raises ends the work.
 
     Raises:
         CallError: an impossible setting.
@@ -491,7 +506,7 @@ def extracted(jobs: Mapping[str, Path], encoder: VideoEncoder, out: Path, config
     """
     pipeline = _Pipeline({vid: (path, out / f"{vid}.npy") for vid, path in jobs.items()}, encoder, config, workers,
                          device, run)
-    with closing(pipeline.settled()) as settled:
+    with closing(pipeline.settled(tick)) as settled:
         for vid, outcome in settled:
             yield vid, outcome if isinstance(outcome, CuemarkError) else outcome.entry()
 

@@ -22,11 +22,11 @@ where they begin and end. What was said (subtitles beside the video) or written 
 found by words, and both rankings are fused by reciprocal ranks (Cormack et al., SIGIR 2009; constant 60). Answers that
 overlap in one video, or in footage that is in the library twice, are one.
 
-**How sure.** A cosine means something only beside others of its library. So the library is asked :data:`NOTHING`,
-sentences about what no picture shows, and the mean and deviation of *their best* cosines are kept. An answer's score is
-the normal distribution's share below its own cosine: 0.95 says that of twenty sentences about nothing one has a better
-answer here. Below ``floor`` nothing is found. That bounds how often nonsense is answered; it does not say how often an
-answer is right, and a library of one kind of footage answers nearly any sentence about that kind.
+**How strong a match is.** A cosine means something only beside others of its library. So the library is asked
+:data:`NOTHING`, sentences about what no picture shows, and the mean and deviation of *their best* cosines are kept. An
+answer's score is the normal distribution's share below its own cosine: 0.95 says that of twenty sentences about nothing
+one has a better answer here. Below ``floor`` nothing is found. That bounds how often nonsense is answered; it does not
+say how often an answer is right, and a library of one kind of footage answers nearly any sentence about that kind.
 
 **Near-identical footage** is found in two steps: stretches whose vectors have a cosine of :data:`ALIKE` at least name
 candidates; then both videos' clips, less the mean of the two, are laid over each other at every shift, and the mean
@@ -46,7 +46,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -84,8 +84,8 @@ from cuemark.segments import (
     write_json,
     write_truth,
 )
-from cuemark.similarity import Space, space_of
-from cuemark.vectors import FileVectors, Ints, QdrantVectors, numbers_of, opened, owners_of
+from cuemark.similarity import NOTHING, Space, space_of
+from cuemark.vectors import FileVectors, Ints, QdrantVectors, opened, owners_of, threads
 
 Floats = NDArray[np.float32]
 
@@ -100,26 +100,13 @@ LONGEST_STRETCH = 30.0
 ALIKE, SAME, SHORTEST_COPY = 0.9, 0.8, 4
 """Cosine of stretches that makes candidates of two videos; correlation that makes them the same; clips they share."""
 FLOOR = 0.95
-"""How sure an answer has to be."""
+"""How strong a match has to be."""
 FUSED = 60
 """The constant of reciprocal rank fusion."""
+SHOTS = 10_000
+"""Videos whose shots are remembered."""
 WORDS = 100
 """Texts that are found by words at most."""
-NOTHING = (
-    "the committee postponed its decision until spring", "interest rates rose by a quarter of a percent",
-    "the square root of two is irrational", "his argument rests on a false assumption",
-    "inflation expectations remain anchored", "the treaty was never ratified", "she inherited a debt of honour",
-    "the hypothesis could not be rejected", "copyright expires after seventy years", "loyalty is its own reward",
-    "the verb agrees with its subject", "the warranty excludes consequential damages",
-    "nobody remembers who proposed the amendment", "the theory predicts a smaller constant",
-    "his reputation preceded him", "the contract renews automatically", "a majority voted against the motion",
-    "prices are quoted without tax", "the sequence converges almost surely", "memory is an unreliable witness",
-    "the deadline was moved to next quarter", "irony is lost on the literal minded", "the patent claims priority",
-    "justice delayed is justice denied", "the footnote contradicts the text", "entropy never decreases on its own",
-    "the merger awaits approval by the regulator", "she changed her mind about free will",
-    "the adjective has no superlative", "the pension is indexed to wages", "the password expires in ninety days",
-    "history does not repeat itself")
-"""Sentences about what no picture shows."""
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value);
@@ -204,7 +191,9 @@ class Hit:
     video: str
     path: Path
     segment: Segment
-    """When, in seconds; its ``score`` says how sure (0 to 1), its ``query`` what was asked."""
+    """When, in seconds; its ``query`` is what was asked. Its ``score``, 0 to 1, says how strong the match is: the share
+    of sentences about nothing whose best answer here is less like them. It does not say that the answer is right. Of an
+    example it is the cosine."""
     similarity: float | None
     """The best cosine of its clips; None where only words led there."""
     picture: float
@@ -230,9 +219,9 @@ class Found:
     hits: list[Hit]
     """Best first; empty where nothing is above the floor."""
     floor: float | None
-    """How sure an answer had to be; None: there was no floor."""
+    """How strong a match had to be; None: there was no floor."""
     best: float | None
-    """How sure the best was, above the floor or not."""
+    """How strong the best match was, above the floor or not."""
     seconds: float
 
 
@@ -249,10 +238,16 @@ class Indexed:
     """Path -> why not."""
     copies: int = 0
     """Pairs of videos that turned out to hold the same footage."""
+    stopped: bool = False
+    """Whether it was told to stop before all was done."""
     clips: int = 0
     seconds: float = 0.0
     index: dict[str, float] | None = None
     """What was made of an index, where one was."""
+
+
+class _Stopped(Exception):
+    """Whoever watches an indexing run wants no more of it."""
 
 
 @dataclass(frozen=True)
@@ -264,6 +259,8 @@ class _Live:
     clips: Ints
     """``(n, 3)``: video, first number, one past the last."""
     stretches: Ints
+    shots: dict[int, Ints] = field(default_factory=dict)
+    """Place in ``clips`` of a video that was looked at closely -> the first clip of each of its shots but the first."""
 
 
 @dataclass
@@ -279,6 +276,13 @@ class _Candidate:
     also: list[str] = field(default_factory=list)
 
 
+class _Connection(sqlite3.Connection):
+    """Closes when nobody holds it any more: closed under a thread that uses it, SQLite ends the process."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 # ---------------------------------------------------------------------------------------------- the library
 
 
@@ -288,7 +292,7 @@ class Library:
     def __init__(self, folder: Path, told: dict[str, Any]) -> None:
         self.folder, self.told = folder, told
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._closed = False
         self._guard = threading.RLock()
         self._live: _Live | None = None
         self._stores: dict[tuple[str, int], FileVectors | QdrantVectors] = {}
@@ -367,12 +371,9 @@ class Library:
         return cls(folder, told)
 
     def close(self) -> None:
-        """Let go of the database."""
-        with self._guard:
-            for connection in self._connections:
-                connection.close()
-            self._connections.clear()
-            self._local = threading.local()
+        """Let go of the database; what other threads are doing in it ends with a :class:`CallError`, or is done."""
+        self._closed = True
+        self._local = threading.local()
 
     def __enter__(self) -> Library:
         return self
@@ -397,15 +398,21 @@ class Library:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        """This thread's connection.
+
+        Raises:
+            CallError: the library was closed.
+        """
+        if self._closed:
+            raise CallError(f"the library '{self.folder}' is closed; open it again.")
+        local = self._local
+        db: sqlite3.Connection | None = getattr(local, "db", None)
         if db is None:
-            db = sqlite3.connect(self.folder / DATABASE, timeout=30, check_same_thread=False, isolation_level=None)
+            db = sqlite3.connect(self.folder / DATABASE, timeout=30, check_same_thread=False, isolation_level=None,
+                                 factory=_Connection)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = NORMAL")
-            self._local.db = db
-            with self._guard:
-                self._connections.append(db)
+            local.db = db
         return db
 
     @contextmanager
@@ -442,11 +449,11 @@ class Library:
             try:
                 change = int(self._meta("change"))
                 if self._live is None or self._live.change != change:
-                    spans = [np.array(db.execute(
+                    clips, stretches = (np.array(db.execute(
                         f"SELECT number, {one}, {one} + {many} FROM videos WHERE state = 'ok' AND {many} > 0 "
                         f"ORDER BY {one}").fetchall(), np.int64).reshape(-1, 3)
-                        for one, many in (("clip", "clips"), ("stretch", "stretches"))]
-                    self._live = _Live(change, int(self._meta("generation")), *spans)
+                        for one, many in (("clip", "clips"), ("stretch", "stretches")))
+                    self._live = _Live(change, int(self._meta("generation")), clips, stretches)
                 return self._live
             finally:
                 db.execute("COMMIT")
@@ -454,7 +461,8 @@ class Library:
     # ------------------------------------------------------------------ indexing
 
     def index(self, videos: Sequence[str | Path], *, truth: Truth | None = None, prune: bool = False,
-              workers: int | None = None, device: torch.device | str = "cpu") -> Indexed:
+              workers: int | None = None, device: torch.device | str = "cpu",
+              progress: Callable[[int, int, float], bool] | None = None) -> Indexed:
         """Bring files and folders into the library, or what has changed in them since.
 
         What is in these folders no more is hidden from searches; its features stay, so that footage that was moved or
@@ -465,6 +473,8 @@ class Library:
             truth: known segments of videos, by id or by name: their labels and sentences can be searched and filtered.
             prune: forget what is gone.
             workers, device: see :func:`cuemark.extraction.extract`.
+            progress: told twice a second how many videos are done with, of how many, and the share of the work (0 to
+                1, which never falls); False ends the run, and what is finished stays.
 
         Raises:
             VideoError: a path that is neither there nor the name of a video.
@@ -478,8 +488,11 @@ class Library:
         try:
             with self._alone():
                 jobs = self._look(given, files, result)
-                if jobs:
-                    self._fill(jobs, result, workers, device)
+                try:
+                    if jobs:
+                        self._fill(jobs, result, workers, device, progress)
+                except _Stopped:
+                    result.stopped = True
                 if truth is not None:
                     self.annotate(truth)
                 if prune:
@@ -559,18 +572,31 @@ class Library:
             self._read_texts(vid)
         return jobs
 
-    def _fill(self, jobs: Mapping[str, Path], result: Indexed, workers: int | None, device: torch.device | str) -> None:
+    def _fill(self, jobs: Mapping[str, Path], result: Indexed, workers: int | None, device: torch.device | str,
+              progress: Callable[[int, int, float], bool] | None) -> None:
         """Extraction, with every video entered as it is finished."""
         out = self.folder / FEATURES
+        settled, far = 0, 0.0
+
+        def tick(part: float) -> None:
+            nonlocal far
+            far = max(far, (settled + part) / len(jobs))  # others' parts are not asked for when a video is finished
+            if progress is not None and not progress(settled, len(jobs), far):
+                raise _Stopped
 
         def work(missing: Mapping[str, Path]) -> Outcomes:
+            nonlocal settled
             for vid in [vid for vid in jobs if vid not in missing]:  # of a run that was killed in between
                 self._enter(vid, result)
-            with closing(extracted(missing, self.encoder, out, self.config, workers, device)) as outcomes:
+                settled += 1
+            tick(0.0)
+            with closing(extracted(missing, self.encoder, out, self.config, workers, device, tick=tick)) as outcomes:
                 for vid, outcome in outcomes:
                     yield vid, outcome
                     if not isinstance(outcome, CuemarkError):
                         self._enter(vid, result, outcome)
+                    settled += 1
+                    tick(0.0)
 
         made: Extraction = fill(jobs, self.encoder, out, self.config, work)
         for vid, reason in made.failed.items():
@@ -613,9 +639,9 @@ class Library:
         result.clips += len(rows)
 
     def _seen(self, data: np.ndarray) -> Floats:
-        """Features to the rows that are compared."""
+        """Features to the rows that are compared; on one core, as encoders have the others while videos are indexed."""
         if self.space is not None:
-            return self.space.see(data)
+            return threads().submit(self.space.see, data).result()
         return np.asarray(_unit(np.asarray(data, np.float32)), np.float32)
 
     def _labels(self, data: np.ndarray, cells: Ints) -> list[tuple[str | None, float | None]]:
@@ -690,7 +716,7 @@ class Library:
         if not (isinstance(clips, FileVectors) and isinstance(stretches, FileVectors)):
             return
         end = int(self._meta("clip"))
-        if end > 2 * len(numbers_of(live.clips)) and end > 1000:
+        if end > 2 * int((live.clips[:, 2] - live.clips[:, 1]).sum()) and end > 1000:
             (new_clips, moved), (_, pieces) = clips.compacted(live.clips), stretches.compacted(live.stretches)
             with self._writing() as db:
                 db.execute("UPDATE videos SET clip = NULL, stretch = NULL, clips = 0, stretches = 0 "
@@ -981,7 +1007,7 @@ class Library:
             localizer: what says where moments begin and end in the videos of the best clips: one that is asked
                 sentences, trained on features of the library's encoder at its stride. None: no training
                 (:func:`cuemark.similarity.moments`).
-            floor: how sure an answer has to be, 0 to 1 (see the module); None: any. Examples have none.
+            floor: how strong a match has to be, 0 to 1 (see the module); None: any. Examples have none.
             config: how cosines become moments.
 
         Raises:
@@ -1008,23 +1034,26 @@ class Library:
         seen: list[_Candidate] = []
         best = None
         if asked is not None:
-            _, numbers = self._store("clips", live.generation).nearest(
+            (cosines,), (numbers,) = self._store("clips", live.generation).nearest(
                 asked[None], 50 + 10 * top, spans, allowed is None)
-            seen = self._refined(query, asked, numbers[0], live.clips, top, localizer, config)
-            sure = self._sure(live) if isinstance(query, str) else None
+            strength = self._strength(live) if isinstance(query, str) else None
+            if strength is not None and floor is not None:  # what would be left out afterwards need not be looked at
+                worth = np.array([strength(float(c) + 1e-3) >= floor for c in cosines])
+                worth[0] = True  # how near the best came is said all the same
+                numbers = numbers[worth]
+            seen = self._refined(query, asked, numbers, live, top, localizer, config)
             for candidate in seen:
                 assert candidate.similarity is not None
-                score = sure(candidate.similarity) if sure is not None else candidate.similarity
+                score = strength(candidate.similarity) if strength is not None else candidate.similarity
                 candidate.segment = replace(candidate.segment, score=score)
             best = max((c.segment.score or 0.0 for c in seen), default=None)
-            if sure is not None and floor is not None:
+            if strength is not None and floor is not None:
                 seen = [c for c in seen if (c.segment.score or 0.0) >= floor]
         told = self._by_words(query, allowed) if isinstance(query, str) else []
         candidates = _fused(seen, told)
         if filter is not None and filter.label is not None:
             candidates = [c for c in candidates if self._overlaps(c, filter.label)]
-        kept = self._once(candidates)[:top]
-        hits = [self._hit(c, query) for c in kept]
+        hits = self._hits(self._once(candidates)[:top], query)
         return Found(hits, floor if isinstance(query, str) else None, best, time.monotonic() - began)
 
     def _fits(self, localizer: TrainedLocalizer | None, query: str | Shown) -> None:
@@ -1066,59 +1095,84 @@ class Library:
                                   np.int64).reshape(-1, 3))
         return np.concatenate(found)
 
-    def _refined(self, query: str | Shown, asked: Floats, numbers: Ints, spans: Ints, top: int,
+    def _refined(self, query: str | Shown, asked: Floats, numbers: Ints, live: _Live, top: int,
                  localizer: TrainedLocalizer | None, config: similarity.Config | None) -> list[_Candidate]:
         """The second stage: the videos of the best clips, looked at closely. Best first by cosine."""
-        real = numbers >= 0
-        owners = spans[owners_of(numbers[real], spans), 0]
+        real, spans = numbers >= 0, live.clips
+        places = owners_of(numbers[real], spans)
         clips: dict[int, list[int]] = {}
-        for owner, number in zip(owners.tolist(), numbers[real].tolist()):
-            clips.setdefault(owner, []).append(number)
+        for place, number in zip(places.tolist(), (numbers[real] - spans[places, 1]).tolist()):
+            clips.setdefault(place, []).append(number)
         chosen = list(clips)[: max(2 * top, 20)]
-        firsts = {int(a): int(b) for a, b, _ in spans[np.isin(spans[:, 0], chosen)]}
-        ids = {number: str(self._row_of(number)["id"]) for number in chosen}
-        features: dict[int, Features] = {}
-        for number in chosen:
-            try:
-                features[number] = self.features(ids[number])
-            except CuemarkError as error:  # changed under the search, or damaged: the others go on
-                _log.warning("%s", error)
-        answers: dict[str, list[Segment]] = {}
+        rows = self._rows_by(spans[chosen, 0].tolist())
+        seen: dict[int, np.ndarray] = {}
+        for place in chosen:
+            number, first, last = spans[place].tolist()
+            with _leaving_out():
+                if number in rows and rows[number]["clips"] == last - first:  # else changed under the search
+                    seen[place] = self._vectors(live, number, first, last)
+        if len(live.shots) > SHOTS:
+            live.shots.clear()
+
+        def curve_of(place: int) -> similarity.Curve:
+            row, data = rows[int(spans[place, 0])], torch.from_numpy(seen[place]).float()
+            shots = live.shots.get(place)
+            if shots is None:
+                shots = live.shots[place] = similarity.boundaries(data.numpy())
+            return similarity.Curve(torch.mv(data, heard).numpy(), self._grid_of(row), float(row["duration"]), shots)
+
+        heard = torch.from_numpy(asked)
+        curves = dict(zip(seen, threads().map(curve_of, seen)))
         if localizer is not None and isinstance(query, str):
-            answers = dict(localizer.predict({ids[n]: f for n, f in features.items()},
-                                             {ids[n]: [Question(query)] for n in features}))
+            moments = self._localized(query, {place: rows[int(spans[place, 0])]["id"] for place in curves}, localizer)
+            why = f"looks like it, bounds by {localizer.name}"
+        else:
+            moments = dict(zip(curves, similarity.moments_of(list(curves.values()), config)))
+            why = "looks like it" if isinstance(query, str) else "looks like the example"
         found = []
-        for number, seen in features.items():
-            rows = self._seen(seen.data)
-            curve = rows @ asked
-            hit = np.array(clips[number]) - firsts[number]
-            if localizer is not None:
-                moments, why = answers[ids[number]][:3], f"looks like it, bounds by {localizer.name}"
-            else:
-                shots = seen.grid.seconds(similarity.boundaries(rows).astype(np.float64))
-                moments = similarity.moments(curve[:, None], seen.grid, seen.duration, config, shots)[0]
-                why = "looks like it" if isinstance(query, str) else "looks like the example"
+        for place, answers in moments.items():
+            curve, grid, number = curves[place].cosines, curves[place].grid, int(spans[place, 0])
+            centres, hit = grid.centres, np.sort(clips[place])
+            bounds = times(answers)
+            firsts, lasts = np.searchsorted(centres, bounds[:, 0]), np.searchsorted(centres, bounds[:, 1], "right")
+            hits = np.searchsorted(hit, lasts) > np.searchsorted(hit, firsts)
             kept: list[Segment] = []
-            for moment in moments:
+            for i, moment in enumerate(answers):
+                if localizer is None and not hits[i]:
+                    continue  # of this video, another moment is meant
                 if any(moment.overlap(other) > 0.5 * min(moment.duration, other.duration) for other in kept):
                     continue  # within a better one, or around it
-                inside = _cells_of(moment, seen.grid)
-                at = inside[int(curve[inside].argmax())]
-                if localizer is None and not np.isin(inside, hit).any():
-                    continue  # of this video, another moment is meant
+                first, last = int(firsts[i]), int(lasts[i])
+                at = (first + int(curve[first:last].argmax()) if first < last
+                      else int(np.abs(centres - moment.middle).argmin()))
                 kept.append(moment)
                 found.append(_Candidate(number, Segment(moment.start, moment.end), float(curve[at]),
-                                        float(np.clip(seen.grid.centres[at], moment.start, moment.end)), [why]))
+                                        float(np.clip(centres[at], moment.start, moment.end)), [why]))
             if not kept:  # what was hit stands out of no neighbourhood: then it alone
-                at = int(hit[0])
-                start, end = seen.grid.windows[at].clip(0.0, seen.duration).tolist()
+                at = clips[place][0]
+                start, end = grid.windows[at].clip(0.0, curves[place].duration).tolist()
                 found.append(_Candidate(number, Segment(start, end), float(curve[at]), (start + end) / 2, [why]))
         return sorted(found, key=lambda c: -(c.similarity or 0.0))
 
-    def _sure(self, live: _Live) -> _Normal:
-        """How sure an answer is by its cosine: see the module. Measured again when the library has grown by a tenth."""
+    def _vectors(self, live: _Live, number: int, first: int, last: int) -> np.ndarray:
+        """The clips of a video where they are compared: as they are searched, where that is a file."""
+        store = self._store("clips", live.generation)
+        return store.rows(last)[first:last] if isinstance(store, FileVectors) else self._rows_of(number)
+
+    def _localized(self, query: str, ids: Mapping[int, str], localizer: TrainedLocalizer) -> dict[int, list[Segment]]:
+        """The three best answers of a localizer in each of some videos, under the numbers that they came with."""
+        features: dict[int, Features] = {}
+        for place, vid in ids.items():
+            with _leaving_out():
+                features[place] = self.features(vid)
+        answers = localizer.predict({ids[place]: told for place, told in features.items()},
+                                    {ids[place]: [Question(query)] for place in features})
+        return {place: answers[ids[place]][:3] for place in features}
+
+    def _strength(self, live: _Live) -> _Normal:
+        """How strong a match is by its cosine: see the module. Measured again when the library has grown by a tenth."""
         with self._guard:
-            count = len(numbers_of(live.clips))
+            count = int((live.clips[:, 2] - live.clips[:, 1]).sum())
             kept = json.loads(self._meta("nothing") or "null")
             if kept is None or not 0.9 * kept[2] <= count <= 1.1 * kept[2]:
                 assert self.space is not None
@@ -1177,11 +1231,11 @@ class Library:
                     candidates[same[0]].also.append(vid)
         return [candidates[i] for i in kept]
 
-    def _hit(self, candidate: _Candidate, query: str | Shown) -> Hit:
-        row = self._row_of(candidate.number)
+    def _hits(self, candidates: Sequence[_Candidate], query: str | Shown) -> list[Hit]:
+        rows = self._rows_by([c.number for c in candidates])
         asked = query if isinstance(query, str) else f"{query.file}:{query.start:g}-{query.end:g}"
-        return Hit(row["id"], Path(row["path"]), replace(candidate.segment, query=asked), candidate.similarity,
-                   candidate.picture, "; ".join(candidate.why), tuple(candidate.also))
+        return [Hit(rows[c.number]["id"], Path(rows[c.number]["path"]), replace(c.segment, query=asked), c.similarity,
+                    c.picture, "; ".join(c.why), tuple(c.also)) for c in candidates if c.number in rows]
 
     def _where(self, filter: Filter) -> tuple[str, list[Any]]:
         """A filter as a condition on videos that are there."""
@@ -1228,11 +1282,19 @@ class Library:
         row: sqlite3.Row = self._db.execute("SELECT * FROM videos WHERE number = ?", (number,)).fetchone()
         return row
 
+    def _rows_by(self, numbers: Sequence[int]) -> dict[int, sqlite3.Row]:
+        """Of each of these videos its row, where it is still there."""
+        marks = ",".join("?" * len(numbers))
+        return {row["number"]: row
+                for row in self._db.execute(f"SELECT * FROM videos WHERE number IN ({marks})", list(numbers))}
+
     def _number(self, vid: str) -> int:
         return int(self._row(vid)["number"])
 
     def _grid(self, number: int) -> Grid:
-        row = self._row_of(number)
+        return self._grid_of(self._row_of(number))
+
+    def _grid_of(self, row: sqlite3.Row) -> Grid:
         return Grid(row["start"], row["step"], row["clips"], row["window"])
 
     def _rows_of(self, number: int) -> Floats:
@@ -1241,6 +1303,15 @@ class Library:
 
 
 # ---------------------------------------------------------------------------------------------- helpers
+
+
+@contextmanager
+def _leaving_out() -> Iterator[None]:
+    """What is damaged is told in the log, and the others go on."""
+    try:
+        yield
+    except CuemarkError as error:
+        _log.warning("%s", error)
 
 
 @dataclass(frozen=True)
@@ -1325,12 +1396,6 @@ def _stretches(rows: np.ndarray, grid: Grid) -> Ints:
     cells = [np.linspace(a, b, -(-(b - a) // most) + 1).round().astype(np.int64)[:-1]
              for a, b in zip(edges[:-1].tolist(), edges[1:].tolist())]
     return np.concatenate([*cells, edges[-1:]])
-
-
-def _cells_of(segment: Segment, grid: Grid) -> Ints:
-    """The cells whose centres are in a segment; the nearest one where none is."""
-    inside = np.flatnonzero((grid.centres >= segment.start) & (grid.centres <= segment.end))
-    return inside if len(inside) else np.array([int(np.abs(grid.centres - segment.middle).argmin())])
 
 
 def _entry(row: sqlite3.Row) -> Entry:

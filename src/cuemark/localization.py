@@ -1,81 +1,216 @@
 """Checkpoint and video to segments: the main job, on raw files of any length or on features that are there.
 
-What is asked depends on the localizer: nothing where it knows its classes, sentences, or examples of what to find.
+:func:`load` gives what answers, a trained localizer or, where there is none, an encoder that shares a space with
+sentences (:class:`Similarity`); ``.localize`` asks it. What is asked depends on the localizer: nothing where it knows
+its classes, sentences, or examples of what to find.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from statistics import NormalDist
 
+import numpy as np
 import torch
 
+from cuemark import checkpoint
 from cuemark.datasets.video_scores import read_video_scores
-from cuemark.errors import CallError, CuemarkError, DataError, ModelError
-from cuemark.extraction import features_of
+from cuemark.encoders import weights
+from cuemark.encoders.video_encoder import VideoEncoder
+from cuemark.errors import CallError, DataError, ModelError, within
+from cuemark.extraction import ExtractConfig, features_of
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
-from cuemark.localizers.classify import encoder_scores, name_predictions, text_scores
-from cuemark.localizers.frames import Footage
-from cuemark.localizers.questions import Example, Question, questions_of, retrieves, shown
-from cuemark.localizers.trained import Ensemble, TrainedLocalizer
+from cuemark.localizers.answers import Answer, Videos, by_name, in_turn
+from cuemark.localizers.classify import encoder_scores, text_scores
+from cuemark.localizers.questions import Question, questions_of, retrieves, shown
+from cuemark.localizers.trained import Ensemble, Names, Shown, TrainedLocalizer
 from cuemark.metrics.episodes import Episode
-from cuemark.progress import Bar, say
+from cuemark.progress import Bar
 from cuemark.segments import Predictions, Segment, Truth
+from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, cuts, moments, space_of
 
-_SHOWN = re.compile(r"(?P<file>.+):(?P<start>\d+(?:\.\d+)?)-(?P<end>\d+(?:\.\d+)?)")
+__all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_features", "by_name", "load",
+           "localize", "localize_all", "localize_features", "names_by"]
 
 
-@dataclass(frozen=True)
-class Shown:
-    """An example of what to find: where it is in a video file, in seconds."""
+@dataclass
+class Similarity:
+    """Localizing without training: where a video is more like a sentence than elsewhere in the same video.
 
-    file: Path
-    start: float
-    end: float
+    What :mod:`cuemark.similarity` says holds: nothing here has learned where an action begins, a floor with eyes. In a
+    raw video no segment crosses a change of shot (:func:`cuemark.similarity.cuts`); where there are only features, none
+    crosses what they show of one (:func:`cuemark.similarity.boundaries`).
 
-    @classmethod
-    def parse(cls, text: str) -> Shown:
-        """``FILE:START-END``, such as ``clip.mp4:3-7.5``.
+    **How sure.** A sentence that nothing in the video is like has a best place, too. So the video is also asked
+    :data:`cuemark.similarity.NOTHING`, sentences about what no picture shows; how sure it is of a sentence is the share
+    of a normal distribution, of their best cosines, below its own. 0.95 says that of twenty sentences about nothing one
+    is more like this video. That bounds how often nonsense is answered, not how often an answer is right.
+    """
+
+    encoder: VideoEncoder
+    space: Space
+    config: Config
+    device: torch.device | str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """The encoder's."""
+        return self.encoder.name
+
+    @property
+    def extraction(self) -> ExtractConfig:
+        """How it looks at raw videos: clips that overlap by three quarters; every frame, where a clip is one."""
+        return ExtractConfig(stride=max(1, self.encoder.clip.frames // 4))
+
+    def fits(self, folder: FeatureFolder) -> None:
+        """Refuse features of another encoder.
 
         Raises:
-            CallError: it is not that, or it ends before it starts.
+            ModelError: naming both.
         """
-        found = _SHOWN.fullmatch(text)
-        if not found or not float(found["start"]) < float(found["end"]):
-            raise CallError(f"'{text}' is no example; write FILE:START-END in seconds, such as clip.mp4:3-7.5.")
-        return cls(Path(found["file"]), float(found["start"]), float(found["end"]))
+        if folder.meta.get("weights") != self.encoder.weights:
+            raise ModelError(f"'{folder.folder}' has features of {folder.meta.get('encoder')} with weights "
+                             f"{folder.meta.get('weights')}, not of {self.name} ({self.encoder.weights}); name the "
+                             "encoder that made them.")
+
+    def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
+                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, urls: bool = False) -> Iterator[Answer]:
+        """When is a video most like these sentences? As :meth:`cuemark.localizers.trained.TrainedLocalizer.localize`.
+
+        Args:
+            videos, urls: see there.
+            queries: sentences.
+            classes: names, which are asked for in the words the encoder was trained with; segments carry them as
+                ``label``.
+            examples: none.
+            least: how sure (see the class) it has to be of a sentence to answer it, 0 to 1.
+
+        Returns:
+            Of each sentence its segments in seconds, best first; ``score`` is the contrast of
+            :mod:`cuemark.similarity`, -1 to 1, which ranks them and is no probability.
+
+        Raises:
+            CallError: there is nothing to look for, or an example; an address that is not allowed.
+            ModelError: what reads sentences is not here.
+            VideoError: see there.
+        """
+        asked = self.asks(queries, classes, examples)
+        within("least", least, 0, 1)
+
+        def look(name: str, path: Path) -> list[Answer]:
+            seen = features_of(path, self.encoder, self.extraction, device=self.device)[0]
+            return self.answers({name: seen}, {name: asked}, {name: cuts(path)}, least)[name]
+
+        return in_turn(videos, look, urls)
+
+    def asks(self, queries: Sequence[str] = (), classes: Sequence[str] = (), examples: Sequence[str | Shown] = ()
+             ) -> list[Question]:
+        """What it is asked.
+
+        Raises:
+            CallError: nothing, or examples.
+        """
+        if examples:
+            raise CallError(f"'{self.name}' is no trained localizer and cannot be shown examples; ask it a sentence "
+                            "(--query), or index the videos and search (cuemark search --like).")
+        asked = [Question(label=name) for name in dict.fromkeys(classes) if name.strip()]
+        asked += [Question(query) for query in dict.fromkeys(queries) if query.strip()]
+        if not asked:
+            raise CallError(f"'{self.name}' is no trained localizer and knows no classes of its own; ask it a sentence "
+                            "(--query), or for classes by their names (--classes).")
+        return asked
+
+    def answers(self, features: Mapping[str, Features], asked: Mapping[str, Sequence[Question]],
+                shots: Mapping[str, np.ndarray] | None = None, least: float = 0.0) -> dict[str, list[Answer]]:
+        """What each video answers to its questions.
+
+        Args:
+            features: of each video, made by the encoder.
+            asked: of each video (:meth:`asks`).
+            shots: seconds of the changes of shot in each; by default what features show of them.
+            least: see :meth:`localize`.
+
+        Raises:
+            ModelError: what reads sentences is not here, or the features are of another width.
+        """
+        said = list(dict.fromkeys(q.said(self.space.prompt) for questions in asked.values() for q in questions))
+        vectors = dict(zip(said, self.space.read(said))) if said else {}
+        found: dict[str, list[Answer]] = {}
+        for vid, seen in features.items():
+            rows, questions = self.space.see(seen.data), asked.get(vid, ())
+            if not questions:
+                found[vid] = [Answer(vid)]
+                continue
+            cosines = rows @ np.stack([vectors[q.said(self.space.prompt)] for q in questions]).T
+            where = seen.grid.seconds(boundaries(rows).astype(float)) if shots is None else shots[vid]
+            sure = self._sure(rows, cosines)
+            segments = moments(cosines, seen.grid, seen.duration, self.config, where)
+            found[vid] = [
+                Answer(vid, (q.said(),), tuple(replace(s, label=q.label, query=q.query) for s in row if share >= least),
+                       share) for q, row, share in zip(questions, segments, sure, strict=True)]
+        return found
+
+    @cached_property
+    def _nothing(self) -> Floats:
+        return self.space.read(NOTHING)
+
+    def _sure(self, rows: Floats, cosines: Floats) -> list[float]:
+        """Of each column of ``(T, Q)`` cosines, how sure its best is."""
+        if not len(rows):
+            return [0.0] * cosines.shape[1]
+        best = (rows @ self._nothing.T).max(axis=0)
+        normal = NormalDist(float(best.mean()), max(float(best.std()), 1e-3))
+        return [normal.cdf(float(value)) for value in cosines.max(axis=0)]
 
 
-def load(path: str | Path, device: torch.device | str = "cpu", ensemble: Ensemble = "first",
-         shortlist: int | None = None) -> TrainedLocalizer:
-    """Read a localizer checkpoint.
+Model = TrainedLocalizer | Similarity
+
+
+def load(source: str | Path, device: torch.device | str = "cpu", ensemble: Ensemble = "first",
+         shortlist: int | None = None, text: str | None = None) -> Model:
+    """What localizes: a localizer's checkpoint; or, without training, what an encoder shares with sentences.
 
     Args:
+        source: a localizer's checkpoint; an encoder's that CLAP has trained; a CLIP's folder in transformers' layout,
+            or its name (``clip-b16``, ``clip:`` and a model of the hub: :func:`cuemark.encoders.weights.load`).
         ensemble: see :attr:`TrainedLocalizer.ensemble`.
         shortlist: of the classes that one with an open vocabulary is asked for by their names, it is asked only for the
             so many that a video looks most like (:attr:`cuemark.localizers.unloc.Config.top`).
+        text: without training: what reads sentences, where the encoder does not say it
+            (:func:`cuemark.similarity.space_of`).
 
     Raises:
-        ModelError: no such file, or not a localizer's.
+        ModelError: no such file, one that holds neither, or an encoder that shares no space with sentences.
+        CallError: no such name, or a setting that is for another kind.
     """
-    model = TrainedLocalizer.load(path).to(device)
-    model.ensemble = ensemble
-    if shortlist is not None:
-        if model.network.asked != "text":
-            raise CallError(f"this {model.name} is not asked for classes by their names, so there is nothing to make a "
-                            "shortlist of.")
-        model.network.config = replace(model.network.config, top=shortlist)
-    return model
+    path = Path(source)
+    if path.is_file() and checkpoint.kind_of(path) not in ("encoder", None):
+        model = TrainedLocalizer.load(path).to(device)
+        if text is not None:
+            raise CallError(f"this {model.name} says itself what reads sentences; leave text (--text) out.")
+        model.ensemble = ensemble
+        if shortlist is not None:
+            if model.network.asked != "text":
+                raise CallError(f"this {model.name} is not asked for classes by their names, so there is nothing to "
+                                "make a shortlist of.")
+            model.network.config = replace(model.network.config, top=shortlist)
+        return model
+    encoder = weights.load(source)
+    if ensemble != "first" or shortlist is not None:
+        raise CallError(f"'{source}' is an encoder, no localizer, and has neither other prompts nor a shortlist; leave "
+                        "them out.")
+    try:
+        return Similarity(encoder, space_of(encoder, text), Config(), device)
+    except ModelError as error:
+        raise ModelError(f"'{source}' is of kind 'encoder', no localizer, and cannot be asked without training either: "
+                         f"{error}") from None
 
 
-Names = Callable[[Mapping[str, Features]], Mapping[str, Mapping[str, float]]]
-"""Features of videos to the score of each label for each video."""
-
-
-def names_by(source: str | Path | Sequence[str], model: TrainedLocalizer) -> Names:
+def names_by(source: str | Path | Sequence[str], model: Model) -> Names:
     """What names the proposals of a localizer that names none, video by video (:mod:`cuemark.localizers.classify`).
 
     Args:
@@ -84,9 +219,13 @@ def names_by(source: str | Path | Sequence[str], model: TrainedLocalizer) -> Nam
             what it sees.
 
     Raises:
+        CallError: there is no trained localizer.
         DataError: the file cannot be read.
         ModelError: the checkpoint holds no encoder, or one that cannot name.
     """
+    if isinstance(model, Similarity):
+        raise CallError(f"'{model.name}' is no trained localizer, and what it finds is named as it was asked; leave "
+                        "names and labels out.")
     if isinstance(source, Path) or (isinstance(source, str) and source != "encoder"):
         scores = read_video_scores(source)
         return lambda _: scores
@@ -99,85 +238,93 @@ def names_by(source: str | Path | Sequence[str], model: TrainedLocalizer) -> Nam
     return lambda features: text_scores(features, encoder, source)
 
 
-def localize(video: str | Path, model: TrainedLocalizer, queries: Sequence[str] = (),
-             examples: Sequence[str | Shown] = (), classes: Sequence[str] = ()) -> list[Segment]:
-    """When does it happen in this video? Segments in seconds; best first, of each query.
-
-    Args:
-        queries: sentences, to a localizer that is asked any; the answers carry them.
-        examples: ``"clip.mp4:3-7"``: what to find more of, to a localizer that is shown examples.
-        classes: names of what to find, to a localizer with an open vocabulary; by default those that it was trained on.
+def localize(video: str | Path, model: Model, queries: Sequence[str] = (), examples: Sequence[str | Shown] = (),
+             classes: Sequence[str] = ()) -> list[Segment]:
+    """All segments of one video, best first, of each query: ``model.localize`` in one list.
 
     Raises:
-        VideoError: a file cannot be used.
-        ModelError: the checkpoint holds no encoder.
-        CallError: the localizer cannot be asked that, or was asked nothing.
+        VideoError, ModelError, CallError: see :meth:`TrainedLocalizer.localize` and :meth:`Similarity.localize`.
     """
-    return _answer(video, model, asked_of(model, queries, examples, classes))
+    return [segment for answer in model.localize(video, queries, classes, examples) for segment in answer.segments]
 
 
 def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model: TrainedLocalizer,
                  queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), names: Names | None = None,
                  classes: Sequence[str] = ()) -> tuple[Predictions, dict[str, str]]:
-    """Many videos: the segments of each, and why the others could not be looked at. One bad file ends nothing.
+    """Many videos at once: the segments of each, and why the others could not be looked at.
 
     Args:
         names: what names the segments of a localizer that names none (:func:`names_by`).
-        queries, examples, classes: see :func:`localize`.
+        queries, examples, classes: see :meth:`TrainedLocalizer.localize`.
 
     Raises:
-        ModelError, CallError: see :func:`localize`.
-        VideoError: an example cannot be used.
+        ModelError, CallError, VideoError: see there.
     """
-    files = dict(videos) if isinstance(videos, Mapping) else by_name(videos)
     found: Predictions = {}
     failed: dict[str, str] = {}
-    _eyes(model)
-    questions = asked_of(model, queries, examples, classes)
-    with Bar("localizing", len(files)) as bar:
-        for name, path in files.items():
-            try:
-                found[name] = _answer(path, model, questions, name, names)
-            except CuemarkError as error:
-                failed[name] = str(error)
-                say(f"left out: {error}")
-            bar.advance()
+    for answer in model.localize(videos, queries, classes, examples, names=names):
+        if answer.failed is not None:
+            failed[answer.video] = answer.failed
+        else:
+            found.setdefault(answer.video, []).extend(answer.segments)
     return found, failed
 
 
-def localize_features(folder: FeatureFolder, model: TrainedLocalizer, only: Sequence[str] | None = None, *,
-                      queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
-                      truth: Truth | None = None,
-                      proposals: Predictions | None = None, names: Names | None = None) -> Predictions:
-    """Segments of the videos of a features folder.
+def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | None = None, *,
+                    queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
+                    truth: Truth | None = None, proposals: Predictions | None = None, names: Names | None = None,
+                    least: float = 0.0) -> list[Answer]:
+    """``model.localize`` on the videos of a features folder, all of them together.
 
     Args:
         only: these videos, where they are there.
-        queries: see :func:`localize`; the same sentences of every video.
-        examples: see :func:`localize`.
-        classes: see :func:`localize`.
-        truth: to a localizer that is asked sentences: each video is asked its own of these.
+        queries: see :meth:`TrainedLocalizer.localize`; the same sentences of every video.
+        examples, classes, least: see there.
+        truth: to what is asked sentences: each video is asked its own of these.
         proposals: to a localizer that judges them, where it has no proposer inside.
         names: what names the segments of a localizer that names none (:func:`names_by`).
 
     Raises:
-        ModelError: the features are not the ones the localizer was trained on.
-        CallError: see :func:`localize`.
-        VideoError: an example cannot be used.
+        ModelError: the features are not the ones the model goes with.
+        CallError, VideoError: see :meth:`TrainedLocalizer.localize`.
     """
     model.fits(folder)
     chosen = list(folder) if only is None else [v for v in only if v in folder]
-    if truth is not None and retrieves(model.network) and not queries and not classes:
+    sentences = isinstance(model, Similarity) or retrieves(model.network)
+    asked: Mapping[str, Sequence[Question]]
+    if truth is not None and sentences and not queries and not classes:
         chosen = [vid for vid in chosen if vid in truth]
         asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
     else:
-        asked = dict.fromkeys(chosen, asked_of(model, queries, examples, classes))
+        asked = dict.fromkeys(chosen, model.asks(queries, classes, examples))
     features = {vid: folder[vid] for vid in chosen}
-    found = model.predict(features, asked, proposals)
-    return found if names is None else name_predictions(found, names(features))
+    if isinstance(model, Similarity):
+        within("least", least, 0, 1)
+        if proposals is not None:
+            raise CallError(f"'{model.name}' is no trained localizer and judges no proposals; leave them out.")
+        found = model.answers(features, asked, least=least)
+    else:
+        found = model.answers(features, asked, proposals=proposals, names=names, least=least)
+    return [answer for answers in found.values() for answer in answers]
 
 
-def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Sequence[Episode]) -> list[Predictions]:
+def localize_features(folder: FeatureFolder, model: Model, only: Sequence[str] | None = None, *,
+                      queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
+                      truth: Truth | None = None,
+                      proposals: Predictions | None = None, names: Names | None = None) -> Predictions:
+    """Segments of the videos of a features folder: :func:`answer_features`, which says what is what, by video.
+
+    Raises:
+        ModelError, CallError, VideoError: see there.
+    """
+    found: Predictions = {}
+    for answer in answer_features(folder, model, only, queries=queries, examples=examples, classes=classes,
+                                  truth=truth, proposals=proposals, names=names):
+        found.setdefault(answer.video, []).extend(answer.segments)
+    return found
+
+
+def answer_episodes(folder: FeatureFolder, model: Model, drawn: Sequence[Episode]) -> list[Predictions]:
     """The answers to few-shot episodes, as :func:`cuemark.metrics.episodes.episodes` scores them.
 
     Every query is asked about each class of its episode; each class answers for itself, and the scores compete.
@@ -188,7 +335,7 @@ def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Seque
         DataError: a video of an episode has no features.
     """
     model.fits(folder)
-    if model.network.asked != "examples":
+    if isinstance(model, Similarity) or model.network.asked != "examples":
         raise CallError(f"this {model.name} cannot be shown examples; train a qat for that.")
     answers = []
     with Bar("answering episodes", len(drawn)) as bar:
@@ -202,78 +349,3 @@ def answer_episodes(folder: FeatureFolder, model: TrainedLocalizer, drawn: Seque
             answers.append(model.predict(features, dict.fromkeys(episode.queries, shown(episode.support, examples))))
             bar.advance()
     return answers
-
-
-def asked_of(model: TrainedLocalizer, queries: Sequence[str] = (), examples: Sequence[str | Shown] = (),
-             classes: Sequence[str] = ()) -> list[Question]:
-    """What a localizer is asked, checked against what it can answer; videos of examples are looked at once.
-
-    Raises:
-        CallError: it is asked what it cannot answer, or nothing where it needs a question.
-        VideoError: an example's file cannot be used.
-        ModelError: the checkpoint holds no encoder to look at examples.
-    """
-    kind = model.network.asked
-    if kind == "text" and not examples:
-        queries, classes = [q for q in queries if q.strip()], [c for c in classes if c.strip()]
-        if not queries and not classes and retrieves(model.network):
-            raise CallError(f"this {model.name} was trained to find sentences; ask it one (--query), or for classes "
-                            "(--classes).")
-        return [*(Question(label=name) for name in classes or (() if queries else model.classes)),
-                *(Question(query) for query in queries)]
-    if classes:
-        raise CallError(f"this {model.name} cannot be asked for classes by their names; train an unloc for that.")
-    if queries and kind != "sentence":
-        raise CallError(f"this {model.name} cannot be asked sentences; " + (
-            f"it finds its classes: {', '.join(model.classes[:5]) or 'any action'}{' …' * (len(model.classes) > 5)}."
-            if kind == "classes" else "show it examples of what to find (--examples)."))
-    if examples and kind != "examples":
-        raise CallError(f"this {model.name} cannot be shown examples; train a qat for that.")
-    if kind == "sentence":
-        if not [query for query in queries if query.strip()]:
-            raise CallError(f"this {model.name} answers sentences; ask it one (--query).")
-        return [Question(query) for query in queries]
-    if kind == "classes":
-        return []
-    if not examples:
-        raise CallError(f"this {model.name} finds more of what it is shown; show it examples (--examples "
-                        "clip.mp4:3-7).")
-    told = [Shown.parse(example) if isinstance(example, str) else example for example in examples]
-    seen: dict[Path, Features] = {}
-    marked: dict[Path, list[Segment]] = {}
-    for example in told:
-        if example.file not in seen:
-            seen[example.file] = _seen(example.file, model)
-        if example.start >= seen[example.file].duration:
-            raise CallError(f"the example {example.file}:{example.start:g}-{example.end:g} begins after its video has "
-                            f"ended ({seen[example.file].duration:.1f} s).")
-        marked.setdefault(example.file, []).append(Segment(example.start, example.end))
-    return [Question(examples=tuple(Example(seen[file], tuple(spans)) for file, spans in marked.items()))]
-
-
-def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """Files under the names they are reported by: the stem, or the path where two stems are the same."""
-    stems = [Path(p).stem for p in paths]
-    return {stem if stems.count(stem) == 1 else str(p): Path(p) for stem, p in zip(stems, paths, strict=True)}
-
-
-def _answer(video: str | Path, model: TrainedLocalizer, questions: Sequence[Question], name: str = "",
-            names: Names | None = None) -> list[Segment]:
-    if model.clip is not None:  # an image tower inside looks at the frames itself
-        footage = Footage({name: Path(video)}, model.clip)
-        return model.predict(footage.clocks(), {name: questions}, footage=footage)[name]
-    features = {name: _seen(video, model)}
-    found = model.predict(features, {name: questions})
-    return (found if names is None else name_predictions(found, names(features)))[name]
-
-
-def _eyes(model: TrainedLocalizer) -> None:
-    if model.encoder is None and model.clip is None:
-        raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
-                         "train it with encoder.start, or localize on extracted features.")
-
-
-def _seen(video: str | Path, model: TrainedLocalizer) -> Features:
-    _eyes(model)
-    assert model.encoder is not None
-    return features_of(video, model.encoder, model.extraction, device=model.device)[0]

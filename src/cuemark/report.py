@@ -6,9 +6,10 @@ input gives the same bytes. It reads on a phone and on a desk, by day and by nig
 without colour: every run has a shape beside its colour, every timeline a table beside its picture.
 
 What it shows, each part only if there is something to show: key figures; the table of runs (mAP of
-``metrics.detection``); mAP over tIoU; timelines of some videos (CLAP Figure 2b, UnLoc Figure 3); similarity matrices
-of one video (TSP Figure 2); the foreground/background probe (CLAP Figure 2a); retrieval and linear probes, encoders
-side by side; further tables; notes, timings, commands.
+``metrics.detection``); mAP over tIoU; how often answers are right against what they say (``metrics.reliability``);
+timelines of some videos (CLAP Figure 2b, UnLoc Figure 3); similarity matrices of one video (TSP Figure 2); the
+foreground/background probe (CLAP Figure 2a); retrieval and linear probes, encoders side by side; further tables; notes,
+timings, commands.
 """
 
 from __future__ import annotations
@@ -35,8 +36,11 @@ from cuemark.errors import CallError, CuemarkError, unknown
 from cuemark.evaluation import split
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
+from cuemark.localizers.calibration import Calibration
 from cuemark.metrics.detection import TIOUS, DetectionScore, detection
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth, labels_of, replacing, times, tiou
+from cuemark.metrics.reliability import BINS, Reliability, judged, reliability
+from cuemark.segments import Predictions, Segment, Truth, VideoTruth, labels_of, read_json, replacing, times, tiou
+from cuemark.settings import build
 from cuemark.video import find_videos, frames_at, jpeg
 
 _THUMBNAILS = 12
@@ -63,6 +67,8 @@ class Run:
     """What it took, in seconds."""
     features: Mapping[str, Features] | None = None
     """Video id -> the features it localized on. Runs that share one mapping share one picture."""
+    calibration: Calibration | None = None
+    """What made probabilities of its scores."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def write_report(
     looks = _looks(runs)
     shown = _choose(truth, show, videos)
     sections = [
-        ("Scores", _scores(runs, scores, looks) if runs else ""),
+        ("Scores", _scores(runs, scores, looks) + _reliable(truth, runs, looks) if runs else ""),
         ("Timelines", "".join(_timeline(vid, truth[vid], runs, looks, videos) for vid in shown)),
         ("Features", _features(truth, runs, looks, shown, training or {})),
         ("Tables", "".join(_table(table) for table in tables)),
@@ -178,13 +184,23 @@ def report_files(truth: str | Path, predictions: Mapping[str, str | Path], out: 
             raise unknown("run among --features", name, found)
     merged: Predictions = {vid: [] for run in found.values() for vid in run}
     scored, learn = split(everything, merged, subsets, ("training",))
-    runs = [Run(name, {v: s for v, s in run.items() if v in scored or v not in everything}, features=folders.get(name))
-            for name, run in found.items()]
+    runs = [Run(name, {v: s for v, s in run.items() if v in scored or v not in everything}, features=folders.get(name),
+                calibration=_calibration_of(predictions[name])) for name, run in found.items()]
     if labels_of(learn):
         runs.append(Run("never looks", floors.blind(learn, scored), floor=True,
                         note="the most common stretches and classes of training"))
     files = find_videos(videos, scored) if videos is not None else {}
     write_report(out, scored, runs, videos=files, show=show, training=learn)
+
+
+def _calibration_of(path: str | Path) -> Calibration | None:
+    """The calibration that a prediction file of ``cuemark localize`` tells of; None in any other."""
+    if Path(path).suffix.lower() != ".json":
+        return None
+    data = read_json(path, "prediction")
+    told = data.get("external_data") if isinstance(data, dict) else None
+    told = told.get("calibration") if isinstance(told, dict) else None
+    return build(Calibration, told, f"'{path}'", "calibration") if isinstance(told, dict) else None
 
 
 def _text(value: object) -> str:
@@ -310,6 +326,46 @@ def _curves(runs: Sequence[Run], scores: Sequence[DetectionScore], looks: Sequen
 
     legend = [(look, _text(run.name), f"{_percent(score.average)} %") for run, score, look in zip(runs, scores, looks)]
     return f"<h3>mAP over tIoU</h3>{_chart('map', 'Line chart: mAP of each run over tIoU', draw, legend)}"
+
+
+def _reliable(truth: Truth, runs: Sequence[Run], looks: Sequence[_Look]) -> str:
+    """What answers say against how often they are right; floors say nothing, and other scores are no shares."""
+    drawn: list[tuple[_Look, Run, Reliability, Reliability | None]] = []
+    for run, look in zip(runs, looks):
+        said, right = judged(truth, run.predictions)
+        if run.floor or not len(said) or said.min() < 0 or said.max() > 1:
+            continue
+        before = None if run.calibration is None else reliability(run.calibration.score(said), right)
+        drawn.append((look, run, reliability(said, right), before))
+    if not drawn:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=_CHART_LINE, linewidth=1.2)
+        for look, _, found, _ in drawn:
+            some = found.count > 0
+            axes.plot(100 * found.said[some], 100 * found.right[some], color=_CHART_COLOURS[look.colour], linewidth=2,
+                      marker=_SHAPES[look.shape], markersize=5.5, clip_on=False)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.set_xlabel("score, %")
+        axes.set_ylabel("right, %")
+
+    legend = [(look, _text(run.name), f"ECE {_percent(found.error)} %" + (
+        ", not calibrated" if before is None else f", {_percent(before.error)} % before calibration"))
+        for look, run, found, before in drawn]
+    rows = [(run.name, *(f"{found.count[i]:,}" if not found.count[i] else
+                         f"{100 * found.right[i]:.0f} of {found.count[i]:,}" for i in range(BINS)))
+            for _, run, found, _ in drawn]
+    table = Table("Right answers by score, %", ("run", *(f"{100 * i // BINS}–{100 * (i + 1) // BINS}"
+                                                         for i in range(BINS))), rows,
+                  "The share of right answers in %, of so many, with a score between the two. An answer is right with "
+                  "a tIoU of 0.5 or more with a segment of its label that no better answer has taken. Were scores "
+                  "probabilities, each share would lie between the two; most answers of a detector have hardly any "
+                  "score, are wrong and say so, which makes the expected calibration error (ECE) over all small.")
+    return (f"<h3>Are answers as often right as they say?</h3>"
+            f"{_chart('reliability', 'Reliability diagram: share of right answers over their score', draw, legend)}"
+            + _table(table))
 
 
 # ------------------------------------------------------------------------------------------------ charts

@@ -3,9 +3,9 @@
 For those who have footage, an encoder that shares a space with text, and no model. Nothing is learned here, so nothing
 knows where an action begins: the answer is where a video is *more like the sentence than elsewhere in the same video*.
 A sentence that nothing in the video is like still has such a place; whether an answer means anything is for whoever
-compares it with other videos (:mod:`cuemark.library` does, and says "nothing found"). Beside a trained localizer it is
-a floor with eyes; beside it belongs the floor without (:func:`cuemark.floors.blind`), and ``benchmarks/search.py``
-prints both.
+compares the sentence with :data:`NOTHING`, in one video (:class:`cuemark.localization.Similarity`, the door to this
+room) or in many (:mod:`cuemark.library`). Beside a trained localizer it is a floor with eyes; beside it belongs the
+floor without (``cuemark evaluate grounding`` prints it).
 
 Dataflow, all queries at once::
 
@@ -33,8 +33,7 @@ Where the parts are from:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +46,30 @@ from torch import Tensor
 from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError, within
-from cuemark.grid import Features, Grid
+from cuemark.grid import Grid
 from cuemark.localizers.classify import projections, reader_of
 from cuemark.nn.nms import hard_nms
-from cuemark.segments import Predictions, Segment
+from cuemark.segments import Segment
 from cuemark.text import TextEncoder
 
 Floats = NDArray[np.float32]
 _LOOK = (27, 48)
 """Height and width of the grey pictures that :func:`cuts` compares."""
+NOTHING = (
+    "the committee postponed its decision until spring", "interest rates rose by a quarter of a percent",
+    "the square root of two is irrational", "his argument rests on a false assumption",
+    "inflation expectations remain anchored", "the treaty was never ratified", "she inherited a debt of honour",
+    "the hypothesis could not be rejected", "copyright expires after seventy years", "loyalty is its own reward",
+    "the verb agrees with its subject", "the warranty excludes consequential damages",
+    "nobody remembers who proposed the amendment", "the theory predicts a smaller constant",
+    "his reputation preceded him", "the contract renews automatically", "a majority voted against the motion",
+    "prices are quoted without tax", "the sequence converges almost surely", "memory is an unreliable witness",
+    "the deadline was moved to next quarter", "irony is lost on the literal minded", "the patent claims priority",
+    "justice delayed is justice denied", "the footnote contradicts the text", "entropy never decreases on its own",
+    "the merger awaits approval by the regulator", "she changed her mind about free will",
+    "the adjective has no superlative", "the pension is indexed to wages", "the password expires in ninety days",
+    "history does not repeat itself")
+"""Sentences about what no picture shows."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +136,8 @@ def space_of(encoder: VideoEncoder, text: str | TextEncoder | None = None) -> Sp
     def vectors(sentences: Sequence[str]) -> Tensor:
         if not loaded:
             loaded.append(TextEncoder.load(name) if isinstance(name, str) else name)
+        if len(sentences) == 1:  # somebody waits for it
+            return loaded[0].quickly(sentences[0])[None]
         return loaded[0].encode(list(sentences)).float()
 
     if "projection" in encoder.extra:
@@ -158,42 +174,6 @@ def _space(encoder: VideoEncoder, dim: int, see: Callable[[Tensor], Tensor], sai
 # ---------------------------------------------------------------------------------------------- videos
 
 
-def find(features: Features, space: Space, queries: Sequence[str], config: Config | None = None,
-         shots: np.ndarray | None = None) -> list[Segment]:
-    """When is a video most like these sentences? All of them in one pass; best first of each, query by query.
-
-    Args:
-        features: of one video, made by the encoder of ``space``.
-        shots: seconds of shot boundaries, which no segment crosses; by default those that the features show.
-
-    Returns:
-        Segments that carry their ``query``; ``score`` is the contrast of the docstring above, between -1 and 1,
-        comparable among the answers to one sentence.
-    """
-    rows = space.see(features.data)
-    cosines = rows @ space.read(queries).T
-    if shots is None:
-        shots = features.grid.seconds(boundaries(rows).astype(float))
-    found = moments(cosines, features.grid, features.duration, config, shots)
-    return [Segment(s.start, s.end, None, s.score, query=query)
-            for query, segments in zip(queries, found, strict=True) for s in segments]
-
-
-def find_all(features: Mapping[str, Features], space: Space, queries: Sequence[str], config: Config | None = None
-             ) -> Predictions:
-    """:func:`find` in many videos."""
-    return {vid: find(features[vid], space, queries, config) for vid in features}
-
-
-def find_classes(features: Features, space: Space, labels: Sequence[str], config: Config | None = None
-                 ) -> list[Segment]:
-    """:func:`find` for classes by name, in the words that the space was made with; segments carry their ``label``."""
-    asked = [space.prompt.format(label) for label in labels]
-    names = dict(zip(asked, labels))
-    return [Segment(s.start, s.end, names[str(s.query)], s.score)
-            for s in find(features, space, list(names), config)]
-
-
 def moments(cosines: np.ndarray, grid: Grid, duration: float, config: Config | None = None,
             shots: np.ndarray | None = None) -> list[list[Segment]]:
     """Cosines to segments: smoothing, watershed, contrast, suppression.
@@ -206,13 +186,61 @@ def moments(cosines: np.ndarray, grid: Grid, duration: float, config: Config | N
     Returns:
         For each query its segments, best first; ``score`` is the contrast.
     """
+    starts = np.unique(_cells(shots, grid))
+    return moments_of([Curve(column, grid, duration, starts) for column in cosines.T], config)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How like a query each clip of a video is."""
+
+    cosines: np.ndarray
+    """``(T,)``, on ``grid``."""
+    grid: Grid
+    duration: float
+    """Seconds of the video."""
+    shots: NDArray[np.int64]
+    """The first cell of each shot but the first, rising."""
+
+
+def moments_of(curves: Sequence[Curve], config: Config | None = None) -> list[list[Segment]]:
+    """:func:`moments` of many curves in one pass, each as if it were alone: they lie one after the other, and where one
+    ends a shot does. 48 videos of 50 clips take a tenth of the time of one after the other."""
     config = config or Config()
-    count = len(cosines)
-    if not count:
-        return [[] for _ in range(cosines.shape[1])]
-    edges = np.unique(np.concatenate([[0], _cells(shots, grid), [count]]))
-    calm = smoothed(cosines, config.smooth / grid.step, edges)
-    return [_segments(calm[:, q], grid, duration, config, edges) for q in range(calm.shape[1])]
+    answers: list[list[Segment]] = [[] for _ in curves]
+    some = [i for i, curve in enumerate(curves) if len(curve.cosines)]
+    if not some:
+        return answers
+    lengths = np.array([len(curves[i].cosines) for i in some])
+    begin = np.cumsum(lengths) - lengths
+    owner = np.repeat(np.arange(len(some)), lengths)
+    edges = np.concatenate([*(np.r_[first, first + curves[i].shots] for i, first in zip(some, begin.tolist())),
+                            [len(owner)]]).astype(np.int64)
+    steps = np.array([curves[i].grid.step for i in some])
+    calm = smoothed(np.concatenate([curves[i].cosines for i in some])[:, None], (config.smooth / steps)[owner],
+                    edges)[:, 0]
+    low, high = (of.reduceat(calm, begin).astype(np.float64) for of in (np.minimum, np.maximum))
+    spans = grouped((calm - low[owner]) / np.maximum(high - low, 1e-12)[owner], config.levels, config.tolerances, edges)
+    mine = owner[spans[:, 0]]  # rises, as spans do
+    spans = spans - begin[mine, None]
+    score = contrast(calm, spans, begin, mine)
+    parts = np.split(spans.astype(np.float64), np.searchsorted(mine, np.arange(1, len(some))))
+    seconds = np.concatenate([curves[i].grid.seconds(part) for i, part in zip(some, parts)])
+    # the first cell reaches back to the beginning, the last to the end: overlapping clips leave half a step there
+    duration = np.array([curves[i].duration for i in some])[mine]
+    seconds[spans[:, 0] == 0, 0] = 0.0
+    whole = spans[:, 1] == lengths[mine]
+    seconds[whole, 1] = duration[whole]
+    seconds = seconds.clip(0.0, duration[:, None])
+    length = seconds[:, 1] - seconds[:, 0]
+    good = np.flatnonzero((length > 0) & (length >= config.shortest))
+    if len(good):
+        # suppression ranks by scores that are not negative
+        order, _ = hard_nms(seconds[good], score[good] - score[good].min(), config.nms, keep=config.top,
+                            videos=mine[good])
+        for i in good[order]:
+            answers[some[mine[i]]].append(Segment(float(seconds[i, 0]), float(seconds[i, 1]), None, float(score[i])))
+    return answers
 
 
 def _cells(shots: np.ndarray | None, grid: Grid) -> NDArray[np.int64]:
@@ -223,94 +251,96 @@ def _cells(shots: np.ndarray | None, grid: Grid) -> NDArray[np.int64]:
     return cells[(cells > 0) & (cells < grid.count)]
 
 
-def smoothed(cosines: np.ndarray, sigma: float, edges: np.ndarray) -> Floats:
+def smoothed(cosines: np.ndarray, sigma: float | np.ndarray, edges: np.ndarray) -> Floats:
     """A Gaussian over time, ``(T, Q)`` to ``(T, Q)``; its weights count only what is in the same shot.
 
     Args:
-        sigma: in cells.
+        sigma: in cells; one for all cells, or ``(T,)``.
         edges: first cells of the shots, and the count of cells.
     """
     cosines = np.asarray(cosines, np.float32)
-    if sigma <= 0:
+    width = np.broadcast_to(np.asarray(sigma, np.float32), len(cosines))
+    if not (width > 0).any():
         return cosines
-    reach = max(1, math.ceil(3 * sigma))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
+    reach = np.maximum(1, np.ceil(3 * width))
+    widest = int(reach.max())
     shot = np.searchsorted(edges, np.arange(len(cosines)), side="right")
     total, weight = np.zeros_like(cosines), np.zeros((len(cosines), 1), np.float32)
-    for shift, share in zip(range(-reach, reach + 1), kernel):
+    for shift in range(-widest, widest + 1):
         low, high = max(0, -shift), min(len(cosines), len(cosines) - shift)
         if low >= high:
             continue
-        same = (shot[low:high] == shot[low + shift : high + shift])[:, None] * share
+        share = np.exp(-0.5 * (shift / np.maximum(width[low:high], 1e-6)) ** 2) * (reach[low:high] >= abs(shift))
+        same = ((shot[low:high] == shot[low + shift : high + shift]) * share)[:, None].astype(np.float32)
         total[low:high] += same * cosines[low + shift : high + shift]
         weight[low:high] += same
     return np.asarray(total / weight, np.float32)
 
 
-def _segments(curve: Floats, grid: Grid, duration: float, config: Config, edges: np.ndarray) -> list[Segment]:
-    """One query: ``(T,)`` to its segments."""
-    spans = grouped(curve, config.levels, config.tolerances, edges)
-    score = contrast(curve, spans)
-    seconds = grid.seconds(spans.astype(np.float64))
-    # the first cell reaches back to the beginning, the last to the end: overlapping clips leave half a step there
-    seconds[spans[:, 0] == 0, 0] = 0.0
-    seconds[spans[:, 1] == grid.count, 1] = duration
-    seconds = seconds.clip(0.0, duration)
-    length = seconds[:, 1] - seconds[:, 0]
-    good = (length > 0) & (length >= config.shortest)
-    if not good.any():
-        return []
-    seconds, score = seconds[good], score[good]
-    # suppression ranks by scores that are not negative
-    order, _ = hard_nms(seconds, score - score.min(), config.nms, keep=config.top)
-    return [Segment(float(seconds[i, 0]), float(seconds[i, 1]), None, float(score[i])) for i in order]
-
-
 def grouped(curve: np.ndarray, levels: int, tolerances: Sequence[float], edges: np.ndarray) -> NDArray[np.int64]:
     """Temporal actionness grouping of ``(T,)``: the distinct groups as ``(n, 2)`` cells, first and one past the last.
+
+    Basins of all thresholds lie one after the other, ``T`` cells for each. From basin ``i`` on, a group takes in basin
+    ``j`` while ``filled[j + 1] - filled[i] >= tolerance (end[j] - start[i])``, which is ``a[j] >= b[i]`` with a number
+    of each basin on either side: where that first fails is found by halving, over minima of 1, 2, 4 … basins.
 
     Args:
         edges: first cells of the shots, and the count of cells; no group crosses one.
     """
-    low, high = float(curve.min()), float(curve.max())
+    count = len(curve)
+    heights = np.linspace(float(curve.min()), float(curve.max()), levels + 2)[1:-1]
+    above = curve[None, :] >= heights[:, None]
+    cut = np.zeros(count, bool)
+    cut[edges[:-1]] = True
+    rises, falls = above.copy(), above.copy()
+    rises[:, 1:] &= ~above[:, :-1] | cut[1:]
+    falls[:, :-1] &= ~above[:, 1:] | cut[1:]
+    starts, ends = np.flatnonzero(rises), np.flatnonzero(falls) + 1
     found = [np.stack([edges[:-1], edges[1:]], axis=1)]  # whole shots, too: a video may be about nothing else
-    shares = np.asarray(tolerances, np.float64)[None, :]
-    for level in np.linspace(low, high, levels + 2)[1:-1]:
-        above = np.zeros(len(curve) + 2, bool)
-        above[1:-1] = curve >= level
-        steps = np.diff(above.astype(np.int8))
-        # a shot boundary inside a basin makes two of it
-        inner = edges[1:-1][above[edges[1:-1]] & above[edges[1:-1] + 1]]
-        starts = np.sort(np.concatenate([np.flatnonzero(steps == 1), inner]))
-        ends = np.sort(np.concatenate([np.flatnonzero(steps == -1), inner]))
-        if not len(starts):
-            continue
-        filled = np.concatenate([[0], np.cumsum(ends - starts)])
-        shot = np.searchsorted(edges, starts, side="right")
-        seeds = np.arange(len(starts))
-        last = np.repeat(seeds[:, None], shares.shape[1], axis=1)
-        growing = np.ones(last.shape, bool)
-        for ahead in range(1, len(starts)):
-            reached = np.minimum(seeds + ahead, len(starts) - 1)
-            fits = (seeds + ahead < len(starts)) & (shot[reached] == shot)
-            share = (filled[reached + 1] - filled[seeds]) / (ends[reached] - starts)
-            growing &= fits[:, None] & (share[:, None] >= shares)
-            if not growing.any():
-                break
-            last = np.where(growing, reached[:, None], last)
-        found.append(np.stack([np.repeat(starts, shares.shape[1]), ends[last].ravel()], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+    if len(starts):
+        level, cell = np.divmod(starts, count)
+        shot = level * len(edges) + np.searchsorted(edges, cell, side="right")
+        alone = np.diff(shot, prepend=-1) > 0  # nothing before it is in its shot
+        filled = np.r_[0, np.cumsum(ends - starts)]
+        longest = int(np.diff(np.flatnonzero(np.r_[alone, True])).max())
+        seeds, last = np.arange(len(starts)), len(starts)
+        for tolerance in tolerances:
+            a = np.r_[np.where(alone, -np.inf, filled[1:] - tolerance * ends), -np.inf]
+            b = filled[:-1] - tolerance * starts - 1e-6  # rounding is not a gap
+            least = [a]
+            while 1 << len(least) <= longest:
+                ahead = np.minimum(np.arange(last + 1) + (1 << len(least) - 1), last)
+                least.append(np.minimum(least[-1], least[-1][ahead]))
+            reached = seeds + 1
+            for power in range(len(least) - 1, -1, -1):
+                reached += (least[power][reached] >= b).astype(np.int64) << power
+            found.append(np.stack([cell, (ends[reached - 1] - 1) % count + 1], axis=1))
+    first, end = np.divmod(np.unique(np.concatenate(found) @ [count + 1, 1]), count + 1)
+    return np.stack([first, end], axis=1)
 
 
-def contrast(curve: np.ndarray, spans: np.ndarray) -> NDArray[np.float64]:
-    """``(n,)``: the root of the between-class variance of each of ``(n, 2)`` spans of cells and the rest, signed."""
-    total = np.concatenate([[0.0], np.cumsum(curve, dtype=np.float64)])
+def contrast(curve: np.ndarray, spans: np.ndarray, begin: np.ndarray | None = None, mine: np.ndarray | None = None
+             ) -> NDArray[np.float64]:
+    """``(n,)``: the root of the between-class variance of each of ``(n, 2)`` spans of cells and the rest, signed.
+
+    Args:
+        curve: ``(T,)``, or several one after the other.
+        spans: in cells of their own curve.
+        begin: where each curve begins; by default there is one.
+        mine: ``(n,)`` the curve that each span is of.
+    """
+    begin = np.zeros(1, np.int64) if begin is None else begin
+    mine = np.zeros(len(spans), np.int64) if mine is None else mine
+    lengths = np.diff(begin, append=len(curve))
+    sums = np.concatenate([np.r_[0.0, np.cumsum(part, dtype=np.float64)] for part in np.split(curve, begin[1:])])
+    at = begin + np.arange(len(begin))  # of each curve's first sum, which is 0
+    whole = sums[at + lengths][mine]
     inside = (spans[:, 1] - spans[:, 0]).astype(np.float64)
-    within_ = total[spans[:, 1]] - total[spans[:, 0]]
-    outside = len(curve) - inside
+    within_ = sums[at[mine] + spans[:, 1]] - sums[at[mine] + spans[:, 0]]
+    outside = lengths[mine] - inside
     mean_in = within_ / np.maximum(inside, 1)
-    mean_out = np.where(outside > 0, (total[-1] - within_) / np.maximum(outside, 1), mean_in)
-    return np.asarray(np.sqrt(inside * outside) / len(curve) * (mean_in - mean_out))
+    mean_out = np.where(outside > 0, (whole - within_) / np.maximum(outside, 1), mean_in)
+    return np.asarray(np.sqrt(inside * outside) / lengths[mine] * (mean_in - mean_out))
 
 
 # ---------------------------------------------------------------------------------------------- shots

@@ -334,6 +334,12 @@ class TextEncoder:
             return torch.zeros(0, self.dim)
         return torch.stack([self._known[sentence] for sentence in sentences])
 
+    def quickly(self, sentence: str) -> Tensor:
+        """:meth:`encode` of one sentence for somebody who waits: alone, which takes a third of the time of sixteen rows
+        and rounds a little differently, and not kept. ``(dim,)``."""
+        known = self._known.get(sentence)
+        return self._forward([self._ids(sentence)])[0] if known is None else known
+
     def words(self, sentences: Sequence[str]) -> list[Tensor]:
         """The vectors of the tokens of each sentence, before pooling; of each distinct one only the first time.
 

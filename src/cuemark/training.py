@@ -35,8 +35,9 @@ from cuemark.feature_files import HDF5_ENDINGS, read_global
 from cuemark.feature_folder import FeatureFolder, global_features
 from cuemark.folders import locked
 from cuemark.grid import Features
-from cuemark.localizers import LOCALIZERS
+from cuemark.localizers import LOCALIZERS, calibration
 from cuemark.localizers import build as build_localizer
+from cuemark.localizers.calibration import Calibration
 from cuemark.localizers.frames import Augment, Footage, FrameData, Inputs, features_described, let_out
 from cuemark.localizers.questions import (
     PLAIN,
@@ -59,6 +60,7 @@ from cuemark.metrics.episodes import Episode, draw, episodes
 from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
+from cuemark.metrics.reliability import judged
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
@@ -358,6 +360,9 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
           ) -> tuple[TrainedLocalizer, Result]:
     """Train a localizer on a features folder, or on videos, and write ``out/localizer.safetensors``.
 
+    What was right of its answers to the validation videos then makes probabilities of its scores
+    (:mod:`cuemark.localizers.calibration`).
+
     Args:
         encoder: the one that made the features: it travels inside the checkpoint, which then runs on raw video.
             By default the recipe's ``encoder.start`` is loaded, if it is given.
@@ -434,6 +439,9 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             validate=validate, validate_every=recipe.validate_every, checkpoint_every=recipe.checkpoint_every,
             tensorboard=recipe.tensorboard, identity=identity,
         )
+    link = _calibrated(network, held, used, words, prompts, proposed, inputs) if held else None
+    if not held:
+        say("no validation videos: scores are not calibrated")
     network.to("cpu")
     eyes, clip, told = seen.encoder, None, {} if seen.folder is None else described(seen.folder)
     if seen.footage is not None and eyes is not None and isinstance(network, UnLoc):
@@ -445,7 +453,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             clip = None
     trained = TrainedLocalizer(network, recipe.system, told, eyes,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
-                               proposer, clip)
+                               proposer, clip, calibration=link)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
 
@@ -583,19 +591,13 @@ def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, 
            proposed: Predictions | None, inputs: Inputs | None) -> Callable[[nn.Module], dict[str, float]]:
     """Average mAP; the area under AR@AN of a localizer that gives no names; mean tIoU of answers to sentences; of one
     that labels frames, the share that it labels right."""
-    sentences = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
-    held = {vid: features[vid] for vid in truth}
 
     def validate(network: Any) -> dict[str, float]:
-        answers = retrieves(network)
-        by_name = [Question(label=name) for name in network.classes]
-        asked = None if network.asked == "classes" else sentences if answers else dict.fromkeys(truth, by_name)
-        found = predict(network, held, questions=asked, words=words, prompts=prompts, proposals=proposed,
-                        look=inputs)
-        if answers:
+        found = _found(network, truth, features, words, prompts, proposed, inputs)
+        if retrieves(network):
             answered = grounding(truth, found, tious=(0.5, 0.7))
             return {"score": answered.miou, "r1_05": float(answered.recall[0, 0])}
-        if network.asked == "text" and network.config.task == "segment":
+        if _labels_frames(network):
             labelled = frames(truth, found, VALIDATION_FPS)
             return {"score": labelled.accuracy, "map": labelled.map}
         if not network.classes:
@@ -604,3 +606,54 @@ def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, 
         return {"score": score.average, "map50": float(score.map[0])}
 
     return validate
+
+
+def _found(network: Any, truth: Truth, features: Mapping[str, Features], words: Words | None, prompts: Sequence[str],
+           proposed: Predictions | None, inputs: Inputs | None, strange: bool = False) -> Predictions:
+    """What a localizer answers to validation videos.
+
+    Args:
+        strange: ask each video as many sentences of others as it has of its own, too.
+    """
+    by_name = [Question(label=name) for name in network.classes]
+    sentences = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
+    if strange:
+        sentences = _with_strange(sentences)
+    asked = (None if network.asked == "classes" else sentences if retrieves(network) else
+             dict.fromkeys(truth, by_name))
+    return predict(network, {vid: features[vid] for vid in truth}, questions=asked, words=words, prompts=prompts,
+                   proposals=proposed, look=inputs)
+
+
+def _with_strange(sentences: Mapping[str, list[Question]]) -> dict[str, list[Question]]:
+    """To the sentences of each video, as many of those after it that it has not itself."""
+    every = [question for questions in sentences.values() for question in questions]
+    found, place = {}, 0
+    for vid, own in sentences.items():
+        place += len(own)
+        known = {question.query for question in own}
+        others = {q.query: q for q in every[place:] + every[:place] if q.query not in known}
+        found[vid] = [*own, *list(others.values())[: len(own)]]
+    return found
+
+
+def _labels_frames(network: Any) -> bool:
+    return bool(network.asked == "text" and network.config.task == "segment")
+
+
+def _calibrated(network: Any, truth: Truth, features: Mapping[str, Features], words: Words | None,
+                prompts: Sequence[str], proposed: Predictions | None, inputs: Inputs | None) -> Calibration | None:
+    """The link from its scores to probabilities, by its answers to the validation videos.
+
+    One that is asked sentences is asked as many again that others' videos are about: a sentence that is always there
+    would teach it to be sure of any. None where answers are not right or wrong: of one that labels frames, and of one
+    that is shown examples, whose episodes ask only for what is there.
+    """
+    if network.asked == "examples" or _labels_frames(network):
+        return None
+    score, right = judged(truth, _found(network, truth, features, words, prompts, proposed, inputs, strange=True))
+    link = calibration.fit(score, right)
+    if link is None:
+        say(f"scores are not calibrated: {int(right.sum())} answers to validation videos are right, which is too few "
+            f"(that takes {calibration.FEWEST}), or scores do not tell which")
+    return link

@@ -199,7 +199,7 @@ class FileVectors:
             where = at.T.numpy()
             return scores.T.numpy(), where + numbers.start if isinstance(numbers, slice) else numbers[where]
 
-        return _best(list(_threads().map(best, _blocks(spans))), len(queries), top)
+        return _best(list(threads().map(best, _blocks(spans))), len(queries), top)
 
     def _approximate(self, index: Any, queries: Floats, top: int, spans: Ints, covered: int, all_: bool
                      ) -> tuple[Floats, Ints]:
@@ -318,11 +318,16 @@ def _faiss() -> Any:
     return import_module("faiss")
 
 
-def _threads() -> ThreadPoolExecutor:
-    """A thread for each core, each computing on one: products of a few rows lose more than they win in a team, and
-    where other programs compute too, a team waits for its last (200,000 rows of 512 on two busy cores: 0.7 s against
-    0.07 s)."""
+@lru_cache(maxsize=1)
+def threads() -> ThreadPoolExecutor:
+    """A thread for each core, for all searches; each computes on one: products of a few rows lose more than they win in
+    a team, and where other programs compute too, a team waits for its last (200,000 rows of 512 on two busy cores:
+    0.7 s against 0.07 s)."""
     return ThreadPoolExecutor(os.cpu_count() or 1, "cuemark-search", lambda: torch.set_num_threads(1))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=threads.cache_clear)  # threads do not follow into a child
 
 
 def _blocks(spans: Ints) -> Iterator[slice | Ints]:

@@ -27,23 +27,34 @@ class Job:
     number: int
     kind: str
     about: str
-    state: Literal["waiting", "running", "done", "failed"] = "waiting"
+    state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
     done: int = 0
+    """Videos that are done with."""
     total: int | None = None
     """Of ``done``; None: nobody knows."""
+    share: float | None = None
+    """How much of it is done, 0 to 1; None: nobody knows."""
     note: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.time)
+    unwanted: bool = False
+    """Whether somebody has cancelled it."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ("done", "failed")
+        return self.state in ("done", "failed", "cancelled")
+
+    def progress(self, done: int, total: int, share: float) -> bool:
+        """So many videos of ``total`` are done with, and so much of the work; whether to go on."""
+        self.done, self.total, self.share = done, total, round(share, 3)
+        return not self.unwanted
 
     def to_json(self) -> dict[str, Any]:
         """As it is answered."""
         return {"number": self.number, "kind": self.kind, "about": self.about, "state": self.state, "done": self.done,
-                "total": self.total, "note": self.note, "result": self.result, "began": round(self.began, 3)}
+                "total": self.total, "share": self.share, "note": self.note, "result": self.result,
+                "began": round(self.began, 3)}
 
 
 class Jobs:
@@ -72,7 +83,7 @@ class Jobs:
         """
         with self._guard:
             for job in self._jobs.values():
-                if not job.ended and (job.kind, job.about) == (kind, about):
+                if not (job.ended or job.unwanted) and (job.kind, job.about) == (kind, about):
                     return job
             if sum(not job.ended for job in self._jobs.values()) >= WAITING:
                 raise CallError(f"{WAITING} jobs are waiting already; try again when some have ended.")
@@ -82,10 +93,13 @@ class Jobs:
                 del self._jobs[number]
 
         def run() -> None:
-            job.state = "running"
+            with self._guard:
+                if job.ended:  # cancelled while it waited
+                    return
+                job.state = "running"
             try:
                 job.result = work(job) or {}
-                job.state = "done"
+                job.state = "cancelled" if job.result.pop("stopped", False) else "done"
             except CuemarkError as error:
                 job.note, job.state = hidden(str(error)), "failed"
             except Exception:
@@ -95,6 +109,13 @@ class Jobs:
 
         self._waiting.put(run)
         return job
+
+    def cancel(self, job: Job) -> None:
+        """Want no more of a job: one that waits ends at once, one that runs when its work looks, which may be never."""
+        with self._guard:
+            job.unwanted = True
+            if job.state == "waiting":
+                job.state = "cancelled"
 
     def get(self, number: int) -> Job | None:
         """A job, while it is remembered."""
@@ -113,7 +134,7 @@ class Jobs:
             if now != before:
                 yield now
                 before = now
-            if now["state"] in ("done", "failed"):
+            if now["state"] in ("done", "failed", "cancelled"):
                 return
             await asyncio.sleep(every)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
 
+import torch
 from fastapi import FastAPI, File, Query, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +44,12 @@ TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8",
 READERS, SEEKERS, PAINTERS = 6, max(2, os.cpu_count() or 1), 3
 """Threads that look things up, that search, and that decode pictures and write files: a film that plays must not wait
 behind a hundred people who search."""
+
+REFUSALS = {
+    400: "it cannot be meant", 401: "a token is needed", 403: "changes are taken from the library's own page only",
+    404: "it is not there", 409: "it cannot be done now", 413: "it is too large", 421: "not a name of this server",
+    422: "it is not of the right form, or a file that it needs is damaged", 429: "too much at once"}
+"""What any request may be answered, and why."""
 
 Id = Annotated[str, Query(max_length=400, description="id of a video, as /videos.json lists it")]
 Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False, description="seconds of the video")]
@@ -149,8 +156,10 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
         hosts: further names under which it is asked without a token.
     """
     limits = limits or Limits()
-    readers, seekers, painters = (ThreadPoolExecutor(count, f"cuemark-{name}") for count, name in (
-        (READERS, "read"), (SEEKERS, "seek"), (PAINTERS, "paint")))
+    readers, painters = (ThreadPoolExecutor(count, f"cuemark-{name}") for count, name in (
+        (READERS, "read"), (PAINTERS, "paint")))
+    # as many search as there are cores, each on one: teams of threads would wait for each other
+    seekers = ThreadPoolExecutor(SEEKERS, "cuemark-seek", lambda: torch.set_num_threads(1))
     metrics, pages = Metrics(), _pages()
 
     async def on(pool: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -167,8 +176,7 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
 
     app = FastAPI(title="cuemark", summary="When does this happen in the video?", version="1", lifespan=alive,
                   docs_url=None, redoc_url=None,
-                  responses={400: {"model": Refusal}, 404: {"model": Refusal}, 422: {"model": Refusal},
-                             429: {"model": Refusal}})
+                  responses={status: {"model": Refusal, "description": why} for status, why in REFUSALS.items()})
 
     # ------------------------------------------------------------------ errors
 
@@ -240,12 +248,18 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     async def search(q: Annotated[str, Query(max_length=LONGEST, description="a sentence")] = "", top: Top = 24,
                      label: Text = None, longer: float | None = None, shorter: float | None = None,
                      since: Text = None, until: Text = None, said: Text = None,
-                     any: Annotated[bool, Query(description="show the most similar, however unsure")] = False,
+                     any: Annotated[bool, Query(description="show the most similar, however weak the match")] = False,
                      refine: Annotated[bool, Query(description="let the localizer say where moments begin and end")]
                      = False, like: Annotated[str | None, Query(max_length=400, description="id of a video, whose "
                                                                 "moment from start to end is the example")] = None,
                      start: float = 0.0, end: float = 0.0) -> dict[str, Any]:
-        """Moments that a sentence says, that carry a class, or that are like an example; best first."""
+        """Moments that a sentence says, that carry a class, or that are like an example; best first.
+
+        The `score` of a sentence's moment, 0 to 1, says how far the match stands out from chance: the share of
+        sentences about nothing whose best answer here is less like them. It does not say that the answer is right.
+        Below `floor` nothing is found, unless `any`; `best` is the score of the nearest. Of an example the score is the
+        cosine, of a class what its source says.
+        """
         filter = Filter(label, None, longer, shorter, since, until, said)
         if like is not None:
             return await on(seekers, service.alike, like, start, end, filter, top)
@@ -338,7 +352,13 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
 
     @app.get("/jobs/{number}.json", tags=["jobs"])
     async def job(number: int) -> dict[str, Any]:
-        """How far a job is."""
+        """How far a job is: `share` from 0 to 1 where it is known, `done` of `total` videos."""
+        return job_of(number).to_json()
+
+    @app.post("/jobs/{number}/cancel", tags=["jobs"], status_code=202)
+    async def cancel(number: int) -> dict[str, Any]:
+        """Want no more of a job. What is indexed stays; a film that is being converted is finished all the same."""
+        service.jobs.cancel(job_of(number))
         return job_of(number).to_json()
 
     @app.get("/jobs/{number}/events", tags=["jobs"], response_class=StreamingResponse,

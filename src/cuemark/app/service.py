@@ -110,9 +110,9 @@ class Service:
                 self.library.search("warm", 1)
 
     def close(self) -> None:
-        """Let go of everything; nobody may be asking any more."""
-        if self.jobs.close():  # what still runs still needs the database, which survives the end of the process
-            self.library.close()
+        """Let go of everything; what still runs ends, or ends with the process, and goes on when it is begun again."""
+        self.jobs.close()
+        self.library.close()
 
     # ------------------------------------------------------------------ what is there
 
@@ -394,22 +394,16 @@ class Service:
         return self.jobs.start("upload", path.name, lambda job: self._indexed(job, [path]), self.hidden)
 
     def _indexed(self, job: Job, paths: Sequence[Path]) -> dict[str, Any]:
-        before, stop = len(self.library), threading.Event()
         job.note = "looking"
 
-        def watch() -> None:
-            while not stop.wait(0.3):
-                job.done = max(0, len(self.library) - before)
+        def progress(done: int, total: int, share: float) -> bool:
+            job.note = ""
+            return job.progress(done, total, share)
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
-            made = self.library.index(paths, device=self.device)
-        finally:
-            stop.set()
-            watcher.join()
-        job.done, job.note = len(made.done), ""
+        made = self.library.index(paths, device=self.device, progress=progress)
+        job.note = ""
         return {"done": made.done, "gone": made.gone, "moved": made.moved, "same": len(made.same),
+                "stopped": made.stopped,
                 "failed": {self.hidden(path): self.hidden(reason) for path, reason in made.failed.items()}}
 
     def hidden(self, text: str) -> str:

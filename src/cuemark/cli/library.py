@@ -107,8 +107,9 @@ def search(query: str | None = None, *, library: Path, example: str | None = Non
            json: bool = False) -> int:
     """The moments of a library that a sentence says, or that are like an example. Best first.
 
-    The score says how sure: of a hundred sentences about nothing that can be seen, so many have no answer here that is
-    as like them. Below 0.95 nothing is found, unless --any. Words of subtitles and annotations are found, too.
+    *match* says how far an answer stands out from chance: of all sentences about nothing that can be seen, this share
+    has no answer here that is as like them. It does not say that the answer is right. Below 0.95 nothing is found,
+    unless --any. Words of subtitles and annotations are found, too.
 
     Parameters
     ----------
@@ -137,14 +138,14 @@ def search(query: str | None = None, *, library: Path, example: str | None = Non
     said
         Only videos in whose subtitles, annotations or name these words are.
     any
-        Show the most similar, however unsure.
+        Show the most similar, however weak the match.
     thumbnails
         Folder for a JPEG of each answer.
     json
-        Print the answers as JSON.
+        Print the answers as JSON; score is the match.
     """
     from cuemark.library import FLOOR, Filter, Library
-    from cuemark.localization import Shown, load
+    from cuemark.localizers.trained import Shown, TrainedLocalizer
 
     if (query is None) == (example is None):
         raise CallError("say what to look for: a sentence, or an example (--example FILE:START-END).")
@@ -152,7 +153,7 @@ def search(query: str | None = None, *, library: Path, example: str | None = Non
     assert asked is not None
     filter = Filter(label, folder, longer, shorter, since, until, said)
     with Library.open(library) as opened:
-        found = opened.search(asked, top, filter, localizer=None if model is None else load(model),
+        found = opened.search(asked, top, filter, localizer=None if model is None else TrainedLocalizer.load(model),
                               floor=None if any else FLOOR)
         pictures: list[str | None] = [None] * len(found.hits)
         if thumbnails is not None:
@@ -169,10 +170,10 @@ def search(query: str | None = None, *, library: Path, example: str | None = Non
             ensure_ascii=False))
         return 0
     if not found.hits:
-        near = f"; the nearest would be {found.best:.2f} sure (--any shows it)" if found.best is not None else ""
+        near = f"; the nearest is a match of {found.best:.2f} (--any shows it)" if found.best is not None else ""
         print(f"nothing found{near}")
         return 0
-    screen().print(tabulated(["video", "start", "end", "score", "why"], [
+    screen().print(tabulated(["video", "start", "end", "match", "why"], [
         [hit.video, f"{hit.segment.start:.2f}", f"{hit.segment.end:.2f}", f"{hit.segment.score or 0:.3f}",
          hit.why + (f" (also in {', '.join(hit.also)})" if hit.also else "")] for hit in found.hits]))
     say(f"{len(found.hits)} moments in {found.seconds:.2f} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import textwrap
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +18,7 @@ from cuemark.errors import CallError
 from cuemark.progress import say, silent
 
 if TYPE_CHECKING:
+    from cuemark.localizers.answers import Answer
     from cuemark.loop import Result
     from cuemark.own_data import Own
     from cuemark.recipe import Recipe
@@ -482,26 +483,30 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int | None =
 @app.command(help_epilogue=examples(
     "cuemark localize match.mp4 --model runs/gtad/localizer.safetensors",
     "cuemark localize videos/ --model runs/gtad/localizer.safetensors --out predictions.json",
-    "cuemark localize match.mp4 --model runs/tan2d/localizer.safetensors --query 'the red star spins'",
+    "cuemark localize match.mp4 --model runs/tan2d/localizer.safetensors --query 'the red star spins' --least 0.1",
     "cuemark localize match.mp4 --model runs/qat/localizer.safetensors --examples clip1.mp4:3-7 clip2.mp4:10-12",
     "cuemark localize match.mp4 --model runs/unloc/localizer.safetensors --classes 'long jump','high jump',hurdles",
+    "cuemark localize match.mp4 --model clip-b16 --query 'a dog jumps' --least 0.95",
     "cuemark localize features/clap --model runs/tan2d/localizer.safetensors --truth test.json --out answers.json",
 ))
-def localize(videos: list[Path], *, model: Path, query: Several = None,
+def localize(videos: list[str], *, model: str, query: Several = None,
              examples_: Annotated[Several, Parameter(name="--examples")] = None, classes: Several = None,
              prompts: Literal["first", "outputs", "embeddings"] = "first", shortlist: int | None = None,
              truth: Path | None = None,
              subset: list[str] | None = None, proposals: Path | None = None, names: str | None = None,
-             labels: Several = None, top: int = 10, out: Path | None = None, device: str = "auto",
-             json: bool = False) -> int:
+             labels: Several = None, least: float = 0.0, text: str | None = None, urls: bool = False, top: int = 10,
+             out: Path | None = None, device: str = "auto", json: bool = False) -> int:
     """Find moments in raw videos, or in extracted features, in seconds: classes, sentences, or more of what is shown.
+
+    The tables of a video are printed before the next one is opened, unless --out takes them all.
 
     Parameters
     ----------
     videos
         Files, or folders of them; or one features folder.
     model
-        Localizer checkpoint (the encoder travels inside it).
+        Localizer checkpoint (the encoder travels inside it). Or, without training, an encoder checkpoint of CLAP, a
+        CLIP's folder or its name (clip-b16): how like a sentence each clip is, grouped into moments.
     query
         A sentence to find, for a localizer that is asked sentences; may be repeated.
     examples_
@@ -525,6 +530,14 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
         a table, JSON), or `encoder`, the class head of its video encoder.
     labels
         Or any labels, which a CLAP encoder compares with what it sees.
+    least
+        How likely a segment has to be right to be said, 0 to 1, for a calibrated localizer; without training, the share
+        of sentences about nothing that a video has to be less like than the one asked. What has no segment left is said
+        not to be found. By default everything is said.
+    text
+        Without training: what reads sentences, where the encoder does not say it.
+    urls
+        Allow addresses (http, https) for videos; each is fetched into a temporary folder.
     top
         Show this many of each video and query; --out and --json hold all.
     out
@@ -534,59 +547,94 @@ def localize(videos: list[Path], *, model: Path, query: Several = None,
     json
         Print all segments as JSON instead of a table.
     """
-    from itertools import groupby
+    from dataclasses import asdict
 
-    from cuemark import video
     from cuemark.conversion import predictions_of, truth_of
     from cuemark.extraction import chosen
     from cuemark.feature_folder import MANIFEST, FeatureFolder
-    from cuemark.localization import load, localize_all, localize_features, names_by
-    from cuemark.segments import UNLABELLED, predictions_json, write_predictions
+    from cuemark.localization import Similarity, answer_features, load, names_by
+    from cuemark.segments import Predictions, predictions_json, write_predictions
     from cuemark.segments import subset as part
 
     if subset and truth is None:
         raise CallError("--subset takes splits of a truth; name it with --truth.")
-    trained = load(model, chosen(device), prompts, shortlist)
+    trained = load(model, chosen(device), prompts, shortlist, text)
     asked_for = [name.strip() for some in classes or () for name in some.split(",") if name.strip()]
     if names is not None and labels:
         raise CallError("--names and --labels both name what is found; give one of them.")
     told_by = None if names is None and not labels else names_by(names or labels or "", trained)
-    failed: dict[str, str] = {}
-    if len(videos) == 1 and (videos[0] / MANIFEST).is_file():
+    asked: dict[str, Any] = {"queries": query or (), "examples": examples_ or (), "classes": asked_for, "least": least}
+    answers: Iterable[Answer]
+    if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
         known = None if truth is None else truth_of(truth)
         if known is not None and subset:
             known = part(known, *subset)
-        found = localize_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
-                                  queries=query or (), examples=examples_ or (), classes=asked_for, truth=known,
-                                  proposals=None if proposals is None else predictions_of(proposals), names=told_by)
+        answers = answer_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
+                                  truth=known, proposals=None if proposals is None else predictions_of(proposals),
+                                  names=told_by, **asked)
     else:
         for name, value in (("truth", truth), ("proposals", proposals)):
             if value is not None:
                 raise CallError(f"--{name} goes with a features folder; these are videos.")
-        files = video.expand(videos)
-        if not files:
-            raise CallError(f"no video found in {', '.join(map(str, videos))}.")
-        found, failed = localize_all(files, trained, query or (), examples_ or (), told_by, asked_for)
-    told = {"failed": failed} if failed else {}
+        if isinstance(trained, Similarity):
+            answers = trained.localize(videos, urls=urls, **asked)
+        else:
+            answers = trained.localize(videos, urls=urls, names=told_by, **asked)
+    told: dict[str, Any] = {}
+    if isinstance(trained, Similarity):
+        told["without_training"] = trained.name
+        say(f"training-free, by what {trained.name} finds alike: no localizer was trained; a score is how much more "
+            "like the sentence a stretch is than the rest of its video, and ranks the answers to one sentence")
+    elif (link := trained.link(told_by)) is not None:
+        told["calibration"] = asdict(link)
+    found: Predictions = {}
+    failed: dict[str, str] = {}
+    absent: dict[str, list[str]] = {}
+    show = partial(_print_answer, top=top, calibrated="calibration" in told)
+    held: list[Answer] = []
+    for answer in answers:
+        if answer.failed is not None:
+            failed[answer.video] = answer.failed
+            continue
+        found.setdefault(answer.video, []).extend(answer.segments)
+        if answer.absent:
+            absent.setdefault(answer.video, []).extend(answer.absent)
+        if out is not None:
+            held.append(answer)
+        elif not json:
+            show(answer)
+    told |= {name: value for name, value in (("failed", failed), ("not_found", absent)) if value}
     if out is not None and found:
         write_predictions(out, found, told)
     if json:
         print(jsonlib.dumps(predictions_json(found, told)))
-        return 1 if failed else 0
-    console = screen()
-    for name, segments in found.items():
-        if out is not None and len(found) > SHOWN:
-            break  # nobody reads so many tables; the file has all
-        for asked, answers in groupby(segments, lambda s: s.query):
-            title = name if asked is None else f"{name}: {asked}"
-            table = Table("start", "end", "what", "score", title=title, title_justify="left", header_style="bold")
-            for s in list(answers)[:top]:
-                table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or ("" if asked else UNLABELLED),
-                              f"{s.score or 0:.3f}")
-            console.print(table)
-    if out is not None:
+    elif out is not None:
+        for answer in held if len(found) <= SHOWN else ():  # nobody reads so many tables; the file has all
+            show(answer)
         print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0
+
+
+def _print_answer(answer: Answer, top: int, calibrated: bool) -> None:
+    from cuemark.segments import UNLABELLED
+
+    console = screen()
+    sentence = answer.asked[0] if len(answer.asked) == 1 else None
+    title = answer.video if sentence is None else f"{answer.video}: {sentence}"
+    sure = "" if answer.sure is None else f"the best is {100 * answer.sure:.0f} % likely right" if calibrated else (
+        f"it is more like this than {100 * answer.sure:.0f} % of sentences about nothing")
+    if answer.segments:
+        console.print(f"{title} ({sure})" if sure and not calibrated else title)
+        table = Table("start", "end", "what", "probability" if calibrated else "score", header_style="bold")
+        for s in answer.segments[:top]:
+            table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or ("" if s.query else UNLABELLED),
+                          f"{s.score or 0:.3f}")
+        console.print(table)
+    if answer.absent:
+        console.print(f"{answer.video}: {', '.join(answer.absent)}: not found" + (
+            f" ({sure})" if sure and not answer.segments else ""))
+    elif not answer.segments:
+        console.print(f"{title}: nothing found")
 
 
 @app.command(help_epilogue=examples(

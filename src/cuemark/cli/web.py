@@ -65,14 +65,14 @@ def serve(*, library: Path, host: str = "127.0.0.1", port: int = 8765, predictio
     from cuemark.errors import within
     from cuemark.extraction import chosen
     from cuemark.library import Library
-    from cuemark.localization import load
+    from cuemark.localizers.trained import TrainedLocalizer
 
     within("port", port, 0, 65535)
     within("upload", upload, 0, 1 << 20)
     within("rate", rate, 0.1, 1e6)
     place = chosen(device)
     lanes = {name: predictions_of(file) for name, file in named(predictions or [], "--predictions").items()}
-    localizer = None if model is None else load(model)
+    localizer = None if model is None else TrainedLocalizer.load(model)
     opened = Library.open(library)
     secret = _secret(token) if token is not None or host not in LOOPBACK else None
     listening = _listen(host, port)

@@ -3,11 +3,14 @@
 A checkpoint of kind ``localizer`` holds ``network.*``; when it was made with an encoder at hand, ``encoder.*``: then it
 loads and runs on a raw video with nothing beside it; and when it judges the proposals of another, that one whole as
 ``proposer.*``. What reads its sentences is frozen and public, and goes by its name.
+
+:meth:`TrainedLocalizer.localize` is the library's verb.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,21 +22,49 @@ from cuemark import checkpoint
 from cuemark.batch import Localizer
 from cuemark.clips import ClipConfig
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import CallError, ModelError, unknown
-from cuemark.extraction import ExtractConfig
+from cuemark.errors import CallError, ModelError, unknown, within
+from cuemark.extraction import ExtractConfig, features_of
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS, RELEASED, build
+from cuemark.localizers.answers import Answer, Videos, in_turn, sorted_out
+from cuemark.localizers.calibration import Calibration
+from cuemark.localizers.classify import name_predictions
 from cuemark.localizers.frames import Footage, Inputs, house, towers_in
 from cuemark.localizers.layout import weights_in
-from cuemark.localizers.questions import PLAIN, Question, Words, predict, reading
+from cuemark.localizers.questions import PLAIN, Example, Question, Words, predict, reading, retrieves
 from cuemark.localizers.unloc import UnLoc
 from cuemark.segments import Predictions, Segment
+from cuemark.settings import build as build_settings
 from cuemark.text import ACTION_PROMPTS, TextEncoder, prompted, words_of
 
 Ensemble = Literal["first", "outputs", "embeddings"]
+Names = Callable[[Mapping[str, Features]], Mapping[str, Mapping[str, float]]]
+"""Features of videos to the score of each label for each video."""
 _TOGETHER = 256
 """Classes and sentences that go through a network together which is asked for many."""
+_SHOWN = re.compile(r"(?P<file>.+):(?P<start>\d+(?:\.\d+)?)-(?P<end>\d+(?:\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An example of what to find: where it is in a video file, in seconds."""
+
+    file: Path
+    start: float
+    end: float
+
+    @classmethod
+    def parse(cls, text: str) -> Shown:
+        """``FILE:START-END``, such as ``clip.mp4:3-7.5``.
+
+        Raises:
+            CallError: it is not that, or it ends before it starts.
+        """
+        found = _SHOWN.fullmatch(text)
+        if not found or not float(found["start"]) < float(found["end"]):
+            raise CallError(f"'{text}' is no example; write FILE:START-END in seconds, such as clip.mp4:3-7.5.")
+        return cls(Path(found["file"]), float(found["start"]), float(found["end"]))
 
 
 @dataclass
@@ -58,6 +89,8 @@ class TrainedLocalizer:
     """What is said for a class that is asked for by its name: the ``"first"`` of :data:`cuemark.text.ACTION_PROMPTS`,
     or all of them, with the network's ``"outputs"`` averaged (28 times the work, UnLoc's release) or their
     ``"embeddings"`` (no more work, CLIP's way)."""
+    calibration: Calibration | None = None
+    """From its scores to probabilities; None where it was trained without validation videos."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -99,10 +132,150 @@ class TrainedLocalizer:
                     f"but this localizer was trained on {self.features.get(key)} ({self.features.get('encoder')}); "
                     "extract with the encoder it was trained on, or train again on these features.")
 
+    # ------------------------------------------------------------------ the verb
+
+    def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
+                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, urls: bool = False,
+                 names: Names | None = None) -> Iterator[Answer]:
+        """When does it happen in these videos?
+
+        >>> for answer in model.localize("films/", queries=["a dog jumps"], least=0.1):  # doctest: +SKIP
+        ...     print(answer.video, answer.asked, answer.segments or "not found")
+
+        Answers come video by video, those of the first before the second is opened, and in each question by question,
+        all of them from one pass over the video. A video is looked at whole before it answers, however long it is:
+        what is best in its last minute may rule out what was found in its first. (Memory holds a row of features for
+        each clip: 30 MB for four hours of 512 numbers a second.)
+
+        Args:
+            videos: files, folders of them (at any depth), or both; files under names of one's own; addresses.
+            queries: sentences, to a localizer that is asked any.
+            classes: names of what to find, to one with an open vocabulary; by default those it was trained on.
+            examples: ``"clip.mp4:3-7"``: what to find more of, to one that is shown examples.
+            least: how likely a segment has to be right for it to be said, 0 to 1.
+            urls: addresses (http, https) are allowed; a video is fetched into a temporary folder.
+            names: what names the segments of one that names none (:func:`cuemark.localization.names_by`).
+
+        Returns:
+            Segments in seconds, best first. Their ``score`` is the probability that the segment is right, as far as
+            footage is like that of the validation (:mod:`cuemark.localizers.calibration`), where the localizer is
+            calibrated and says its own names in its first words (:attr:`ensemble`); otherwise it only ranks.
+
+        Raises:
+            ModelError: the checkpoint holds no encoder.
+            CallError: it cannot be asked that, or was asked nothing; ``least`` without a calibration; an address that
+                is not allowed. All of these before the first answer is asked for.
+            VideoError: a path or an example that cannot be used. Later: the one video that was asked about cannot be;
+                of several, its answer says so, and the rest goes on.
+        """
+        self._looks()
+        self._ranks(least, names)
+        asked = self.asks(queries, classes, examples)
+
+        def look(name: str, path: Path) -> list[Answer]:
+            if self.clip is not None:  # an image tower inside looks at the frames itself
+                footage = Footage({name: path}, self.clip)
+                return self.answers(footage.clocks(), {name: asked}, footage=footage, least=least)[name]
+            return self.answers({name: self._seen(path)}, {name: asked}, names=names, least=least)[name]
+
+        return in_turn(videos, look, urls)
+
+    def asks(self, queries: Sequence[str] = (), classes: Sequence[str] = (), examples: Sequence[str | Shown] = ()
+             ) -> list[Question]:
+        """What it is asked, checked against what it can answer; videos of examples are looked at once.
+
+        Raises:
+            CallError: it is asked what it cannot answer, or nothing where it needs a question.
+            VideoError: an example's file cannot be used.
+            ModelError: the checkpoint holds no encoder to look at examples.
+        """
+        kind = self.network.asked
+        if kind == "text" and not examples:
+            queries, classes = [q for q in queries if q.strip()], [c for c in classes if c.strip()]
+            if not queries and not classes and retrieves(self.network):
+                raise CallError(f"this {self.name} was trained to find sentences; ask it one (--query), or for classes "
+                                "(--classes).")
+            return [*(Question(label=name) for name in classes or (() if queries else self.classes)),
+                    *(Question(query) for query in queries)]
+        if classes:
+            raise CallError(f"this {self.name} cannot be asked for classes by their names; train an unloc for that.")
+        if queries and kind != "sentence":
+            raise CallError(f"this {self.name} cannot be asked sentences; " + (
+                f"it finds its classes: {', '.join(self.classes[:5]) or 'any action'}{' …' * (len(self.classes) > 5)}."
+                if kind == "classes" else "show it examples of what to find (--examples)."))
+        if examples and kind != "examples":
+            raise CallError(f"this {self.name} cannot be shown examples; train a qat for that.")
+        if kind == "sentence":
+            if not [query for query in queries if query.strip()]:
+                raise CallError(f"this {self.name} answers sentences; ask it one (--query).")
+            return [Question(query) for query in dict.fromkeys(queries)]
+        if kind == "classes":
+            return []
+        if not examples:
+            raise CallError(f"this {self.name} finds more of what it is shown; show it examples (--examples "
+                            "clip.mp4:3-7).")
+        told = [Shown.parse(example) if isinstance(example, str) else example for example in examples]
+        seen: dict[Path, Features] = {}
+        marked: dict[Path, list[Segment]] = {}
+        for example in told:
+            if example.file not in seen:
+                seen[example.file] = self._seen(example.file)
+            if example.start >= seen[example.file].duration:
+                raise CallError(f"the example {example.file}:{example.start:g}-{example.end:g} begins after its video "
+                                f"has ended ({seen[example.file].duration:.1f} s).")
+            marked.setdefault(example.file, []).append(Segment(example.start, example.end))
+        return [Question(examples=tuple(Example(seen[file], tuple(spans)) for file, spans in marked.items()))]
+
+    def answers(self, features: Mapping[str, Features], asked: Mapping[str, Sequence[Question]], *,
+                proposals: Mapping[str, Sequence[Segment]] | None = None, names: Names | None = None,
+                footage: Footage | None = None, least: float = 0.0) -> dict[str, list[Answer]]:
+        """What each video answers to its questions: :meth:`predict`, named by ``names``, calibrated, sorted out.
+
+        Args:
+            features, proposals, footage: see :meth:`predict`.
+            asked: of each video (:meth:`asks`).
+            names, least: see :meth:`localize`.
+
+        Raises:
+            CallError, DataError, ModelError: see :meth:`predict`, :meth:`localize` and ``names``.
+        """
+        self._ranks(least, names)
+        found = self.predict(features, asked, proposals, footage)
+        if names is not None:
+            found = name_predictions(found, names(features))
+        link = self.link(names)
+        if link is not None:
+            found = {vid: link.applied(segments) for vid, segments in found.items()}
+        return {vid: sorted_out(vid, asked.get(vid, ()), segments, link is not None, least)
+                for vid, segments in found.items()}
+
+    def link(self, names: Names | None = None) -> Calibration | None:
+        """What makes probabilities of its scores, where they are made as those of the validation were."""
+        return self.calibration if names is None and self.ensemble == "first" else None
+
+    def _ranks(self, least: float, names: Names | None) -> None:
+        within("least", least, 0, 1)
+        if least and self.link(names) is None:
+            other = " for other names or prompts than its own" if self.calibration is not None else ""
+            raise CallError(f"this {self.name} is not calibrated{other}, so its scores only rank, and none of them is "
+                            "too low; leave least (--least) out.")
+
+    def _looks(self) -> None:
+        if self.encoder is None and self.clip is None:
+            raise ModelError("this localizer was trained without an encoder at hand, so it cannot look at a raw video; "
+                             "train it with encoder.start, or localize on extracted features.")
+
+    def _seen(self, path: str | Path) -> Features:
+        self._looks()
+        assert self.encoder is not None
+        return features_of(path, self.encoder, self.extraction, device=self.device)[0]
+
+    # ------------------------------------------------------------------ features to segments
+
     def predict(self, features: Mapping[str, Features], questions: Mapping[str, Sequence[Question]] | None = None,
                 proposals: Mapping[str, Sequence[Segment]] | None = None, footage: Footage | None = None
                 ) -> Predictions:
-        """:func:`cuemark.localizers.questions.predict`, with what reads sentences and who proposes.
+        """:func:`cuemark.localizers.questions.predict`, with what reads sentences and who proposes; not calibrated.
 
         Args:
             features: of each video; with an image tower inside, its clock (:meth:`Footage.clocks`).
@@ -163,7 +336,8 @@ class TrainedLocalizer:
         meta: dict[str, Any] = {
             "kind": "localizer", "name": self.name, "config": asdict(self.network.config),
             "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
-            "encoder": None, "proposer": None, "towers": None}
+            "encoder": None, "proposer": None, "towers": None,
+            "calibration": None if self.calibration is None else asdict(self.calibration)}
         if isinstance(self.network, UnLoc):
             meta["towers"] = towers_in(self.network, self.clip)
         if self.encoder is not None:
@@ -237,8 +411,9 @@ class TrainedLocalizer:
             encoder = VideoEncoder.from_parts(checkpoint.section(tensors, "encoder"), meta["encoder"], where)
         if meta.get("proposer") is not None:
             proposer = cls._of(checkpoint.section(tensors, "proposer"), meta["proposer"], where)
+        link = meta.get("calibration")
         return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer,
-                   clip)
+                   clip, calibration=None if link is None else build_settings(Calibration, link, where, "calibration"))
 
 
 def described(folder: FeatureFolder) -> dict[str, Any]:

@@ -65,9 +65,9 @@ class Config:
     """Of the contrastive loss beside the classifiers (section 3.4 adds them)."""
     weight_class: float = 1.0
     """Of the class head's loss, TSP's alpha^c; the region head's is 1."""
-    same_text: Literal["mask", "positive", "negative"] = "mask"
-    """Two clips with one sentence: leave the pair out of the denominators, count it as a positive, or push it apart
-    like any other (our choice: leave it out)."""
+    same_text: Literal["mask", "positive", "negative"] = "negative"
+    """Two clips with one sentence: push the pair apart like any other, leave it out of the denominators, or count it as
+    a positive (our choice: like any other, which equation 4 says as written; leaving it out gained nothing)."""
     pairwise: bool = False
     """Beyond the paper: judge every pair by itself, with a sigmoid, a learned temperature (from 0.1) and a learned bias
     (from -10), in place of a softmax over the batch (Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV

@@ -113,7 +113,7 @@ export function follow(job, told) {
     events.onmessage = (event) => {
       const state = JSON.parse(event.data);
       told(state);
-      if (state.state === "done" || state.state === "failed") {
+      if (["done", "failed", "cancelled"].includes(state.state)) {
         events.close();
         resolve(state);
       }
@@ -123,6 +123,13 @@ export function follow(job, told) {
     };
   });
 }
+
+/** What a moment's score means, for people: a match is no promise that the answer is right. */
+export const MEANING = {
+  match: (score) => `Of 100 sentences about nothing, ${Math.round(100 * score)} find less here that is like them. It does not say that this is the right moment.`,
+  likeness: () => "How like the example it looks: 1 is the same.",
+  score: () => "What the source of this moment says.",
+};
 
 /** The picture shown at a moment. */
 export const thumbnail = (id, at, height = 180) => `/thumbnail.jpg?${new URLSearchParams({ id, t: at.toFixed(1), h: height })}`;

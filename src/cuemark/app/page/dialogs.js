@@ -63,13 +63,21 @@ export function keysDialog() {
 export function menuDialog(told, { go, library }) {
   const lines = make("ul", { class: "jobs" });
   const watch = (job) => {
-    const bar = make("progress", { "aria-label": job.about }), text = make("span", {});
-    lines.prepend(make("li", {}, text, bar));
+    const bar = make("progress", { max: 1, "aria-label": job.about }), text = make("span", {});
+    const stop = make("button", { type: "button", class: "icon", "aria-label": `Cancel: ${job.about}`, title: "Cancel",
+      onclick: () => attempt(async () => { stop.disabled = true; await ask(`/jobs/${job.number}/cancel`, {}); }) }, icon("close"));
+    lines.prepend(make("li", {}, text, stop, bar));
     return follow(job, (state) => {
-      text.textContent = `${state.about}: ${state.state === "running" ? state.note || "running" : state.state}${state.state === "failed" ? ` (${state.note})` : ""}${state.done ? `, ${count(state.done, "new video")}` : ""}`;
-      if (state.state === "done" || state.state === "failed") bar.remove();
+      const ended = state.state !== "waiting" && state.state !== "running";
+      const far = state.total === null ? "" : `${state.done} of ${count(state.total, "video")}`;
+      text.textContent = `${state.about}: ${state.state === "running" ? far || state.note || "running" : state.state}${state.state === "failed" ? ` (${state.note})` : ended && far ? `, ${far}` : ""}`;
+      if (state.share !== null) bar.value = state.share;
+      if (ended) {
+        bar.remove();
+        stop.remove();
+      }
     }).then(async (state) => {
-      say(state.state === "done" ? `${count(state.result.done?.length ?? 0, "new video")}` : state.note, state.state === "done" ? "" : "bad");
+      say(state.state === "failed" ? state.note : `${state.state === "cancelled" ? "cancelled: " : ""}${count(state.result.done?.length ?? 0, "new video")}`, state.state === "failed" ? "bad" : "");
       await library(true);
       return state;
     });

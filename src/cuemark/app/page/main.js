@@ -1,6 +1,6 @@
 // Which page is shown, and the pages that list: the library, answers to a search, videos.
 
-import { ask, attempt, clock, count, icon, make, say, thumbnail, videoPage } from "./api.js";
+import { ask, attempt, clock, count, icon, make, MEANING, say, thumbnail, videoPage } from "./api.js";
 import { exportDialog, keysDialog, menuDialog, setColours } from "./dialogs.js";
 import { showVideo } from "./player.js";
 
@@ -147,18 +147,21 @@ async function searchPage(words, signal) {
     const any = new URLSearchParams(words);
     any.set("any", "true");
     list.replaceWith(nothing("Nothing found", found.best === null ? "No video has it." :
-      `The nearest would be ${Math.round(100 * found.best)} % sure, and ${Math.round(100 * found.floor)} % is asked for.`,
+      `No moment stands out from chance: the nearest match is ${Math.round(100 * found.best)} of 100, and ${Math.round(100 * found.floor)} is asked for.`,
       asked && !words.get("any") ? make("a", { class: "button", href: `/search?${any}` }, "Show the nearest anyway") : null));
     say("nothing found", "quietly");
     return;
   }
-  list.replaceChildren(...found.hits.map((hit, i) => hitCard(hit, i, asked, (on) => { chosen[on ? "add" : "delete"](i); recount(); })));
+  const kind = words.get("like") ? "likeness" : asked.trim() ? "match" : "score";
+  if (kind === "match" && found.hits.some((hit) => hit.score !== null)) {
+    list.before(make("p", { class: "soft note" }, "A full bar is a match that stands out from chance. It can still be the wrong moment: look."));
+  }
+  list.replaceChildren(...found.hits.map((hit, i) => hitCard(hit, i, asked, kind, (on) => { chosen[on ? "add" : "delete"](i); recount(); })));
   say(count(found.hits.length, "moment"), "quietly");
 }
 
-function hitCard(hit, number, asked, choose) {
+function hitCard(hit, number, asked, kind, choose) {
   const [start, end] = hit.segment;
-  const sure = hit.score === null ? null : Math.round(100 * hit.score);
   const when = `${clock(start)} – ${clock(end)}`;
   return make("article", { class: "card hit" },
     make("a", { class: "shot", href: videoPage(hit.id, { q: asked, t: start.toFixed(2), to: end.toFixed(2), label: hit.label }) },
@@ -166,7 +169,7 @@ function hitCard(hit, number, asked, choose) {
       make("span", { class: "time" }, when),
       make("span", { class: "said" }, hit.file),
       make("span", { class: "why" }, hit.why, hit.also.length ? ` · also in ${hit.also.join(", ")}` : ""),
-      sure === null ? null : make("span", { class: "sure", style: { "--sure": hit.score }, role: "img", "aria-label": `${sure} % sure` }, make("i", {}), make("small", { "aria-hidden": "true" }, `${sure} %`))),
+      hit.score === null ? null : make("span", { class: "strength", style: { "--strength": hit.score }, role: "img", title: MEANING[kind](hit.score), "aria-label": `${kind} ${hit.score.toFixed(2)}. ${MEANING[kind](hit.score)}` }, make("i", {}), make("small", { "aria-hidden": "true" }, kind))),
     make("label", { class: "choose" }, make("input", { type: "checkbox", "aria-label": `Choose ${hit.file} ${when}`, onchange: (event) => choose(event.target.checked) })));
 }
 
@@ -185,7 +188,7 @@ function filters(told, words) {
   } },
     field("longer", "at least, s", "number", { min: 0, step: "any" }), field("shorter", "at most, s", "number", { min: 0, step: "any" }),
     field("since", "from", "date"), field("until", "to", "date"), field("said", "said or written in it", "text", { maxlength: 200 }),
-    told.sentences ? tick("any", "however unsure") : null, told.refines ? tick("refine", "refine the bounds") : null,
+    told.sentences ? tick("any", "weak matches, too") : null, told.refines ? tick("refine", "refine the bounds") : null,
     make("button", { type: "submit" }, "Apply"));
   return make("details", { class: "narrow", open: names.some((name) => name !== "any" && name !== "refine" && words.get(name)) }, make("summary", { class: "quiet" }, icon("filter"), make("span", {}, set ? `Filters (${set})` : "Filters")), form);
 }

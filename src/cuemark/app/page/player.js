@@ -1,6 +1,6 @@
 // The page of a video: the film, its timeline, and the moment that is looked at, corrected and exported.
 
-import { ask, attempt, clock, count, follow, icon, make, say, seconds, thumbnail } from "./api.js";
+import { ask, attempt, clock, count, follow, icon, make, MEANING, say, seconds, thumbnail } from "./api.js";
 import { exportDialog } from "./dialogs.js";
 import { Timeline } from "./timeline.js";
 
@@ -17,6 +17,12 @@ export async function showVideo(main, words, signal, { go, library }) {
   const [about, told] = await Promise.all([library(), ask(`/video.json?${asked}`, undefined, signal)]);
   document.title = `${told.file} · cuemark`;
   return new Player(main, about, told, queries, words, { go, library }).close;
+}
+
+/** The score of a moment, in words where there is room, with what it means. */
+function worth(lane, score, words = false) {
+  const kind = lane?.kind === "answer" ? "match" : "score";
+  return make("small", { title: MEANING[kind](score) }, words ? `${kind} ${score.toFixed(2)}` : score.toFixed(2));
 }
 
 class Player {
@@ -198,7 +204,7 @@ class Player {
     const words = (name, text, more = {}) => make("label", {}, make("span", {}, text), make("input", { name, value: this.draft[name] ?? "", maxlength: 500, autocomplete: "off", oninput: (event) => { this.draft[name] = event.target.value; }, ...more }));
     this.side.replaceChildren(
       make("div", { class: "head" }, make("h2", {}, lane?.kind === "correction" ? "Accepted" : "Moment"), make("small", {}, lane ? lane.name : "new",
-        this.draft.score === null || this.draft.score === undefined ? "" : ` · ${this.draft.score.toFixed(2)}`)),
+        this.draft.score === null || this.draft.score === undefined ? "" : [" · ", worth(lane, this.draft.score, true)])),
       make("form", { class: "moment", onsubmit: (event) => { event.preventDefault(); this.accept(); } },
         make("div", { class: "pair" }, field("start", "Begins", "I"), field("end", "Ends", "O")),
         words("label", "Class", { list: "labels" }), words("sentence", "In words"),
@@ -224,7 +230,7 @@ class Player {
       make("div", { class: "head" }, make("h2", {}, lane.name), make("small", {}, count(lane.segments.length, "moment"))),
       make("ol", {}, lane.segments.map((segment, i) => make("li", {}, make("button", { type: "button", "aria-current": this.chosen && this.chosen[1] === i ? "true" : null, onclick: () => this.choose(number, i, true) },
         make("span", { class: "when" }, `${clock(segment.start)} – ${clock(segment.end)}`), make("span", {}, segment.label ?? segment.sentence ?? segment.query ?? ""),
-        segment.score === null ? null : make("small", {}, segment.score.toFixed(2)))))));
+        segment.score === null ? null : worth(lane, segment.score))))));
   }
 
   fresh() {

@@ -1,6 +1,6 @@
 // A video's time from left to right: a ruler, a curve for each sentence, a lane for each source of moments.
 
-import { clock, draw, make } from "./api.js";
+import { clock, draw, make, MEANING } from "./api.js";
 
 const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
 const FARTHEST = 400;
@@ -103,9 +103,10 @@ export class Timeline {
       const isChosen = chosen && chosen[0] === number && chosen[1] === i;
       const { start, end } = isChosen && draft ? draft : segment;
       const text = segment.label ?? segment.sentence ?? segment.query ?? "moment";
-      const shown = lane.kind === "answer" ? `${Math.round(100 * (segment.score ?? 0))} %` : text;
-      const bar = make("button", { type: "button", class: "bar", "aria-pressed": isChosen ? "true" : "false", title: text,
-        "aria-label": `${shown === text ? "" : `${shown}, `}${text}, ${clock(start)} to ${clock(end)}, ${lane.name}${segment.score === null ? "" : `, score ${segment.score.toFixed(2)}`}`,
+      const match = lane.kind === "answer" && segment.score !== null;
+      const shown = match ? `match ${segment.score.toFixed(2)}` : text;
+      const bar = make("button", { type: "button", class: "bar", "aria-pressed": isChosen ? "true" : "false", title: match ? `${shown}. ${MEANING.match(segment.score)}` : text,
+        "aria-label": `${shown === text ? "" : `${shown}, `}${text}, ${clock(start)} to ${clock(end)}, ${lane.name}${match || segment.score === null ? "" : `, score ${segment.score.toFixed(2)}`}`,
         style: { left: `${(100 * start) / this.duration}%`, width: `${(100 * Math.max(end - start, 0)) / this.duration}%`, "--row": place[i], "--o": segment.score === null ? 1 : Math.max(0.15, Math.min(1, segment.score)) },
         onclick: () => this.does.choose(number, i) },
         make("span", {}, shown));
