@@ -7,11 +7,12 @@ features by its world recipe with that seed; validation videos choose its weight
 - asked classes: average mAP and mAP at tIoU 0.5, 0.75, 0.95; as proposals, whatever their names, the area under AR@AN
   and AR at 1, 10 and 100. Floors: the stretches that are commonest in training, of each class; and of any.
 - asked sentences: recall of the first answer at tIoU 0.3, 0.5, 0.7, of the first five at 0.5, and mean tIoU, for the
-  sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments. The
-  moments of a video show one motion, and their sentences differ in an adverb or two, so whoever finds any moment has
-  much of the score: "any moment" is how often the first answer is one of the video's moments, "never reads" what one
-  has that always is, and draws which. "there or not" is how often a sentence of the video has a better first answer
-  than one of another video with another motion (50: it never reads).
+  sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments. These
+  have a world of their own, of other videos, seen by the same encoder: there a video with several moments shows two
+  motions, where else one is usual and whoever finds any moment has much of the score. "any moment" is how often the
+  first answer is one of the video's moments, "never reads" the recall of one that always is and draws which; "there or
+  not" how often a sentence of the video has a better first answer than one of another video with other motions (50:
+  never reads).
 - one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
   classes, whose names it never read. Its floor there knows no text either: the stretches that match most of training,
   under every novel class alike. One that learned which classes a video looks like is also asked for a shortlist alone.
@@ -47,9 +48,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from world_pretraining import folder_of
+from world_pretraining import VIDEOS, features_of, folder_of
 
 from cuemark import floors, folders
+from cuemark.datasets.world import WorldConfig, make
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CuemarkError
 from cuemark.feature_folder import FeatureFolder
@@ -165,12 +167,16 @@ def one(name: str, seed: int, arguments: argparse.Namespace) -> int:
 
 
 def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -> None:
-    made = folder_of(arguments.out / f"seed{seed}", arguments.encoder)
-    truth = read_truth(arguments.out / f"seed{seed}" / "world/truth.json")
-    encoder, features = VideoEncoder.load(made / ENCODER_FILE), FeatureFolder.open(made / "features")
+    out = arguments.out / f"seed{seed}"
+    made, drawn, seen_at = folder_of(out, arguments.encoder), out / "world", "features"
+    encoder = VideoEncoder.load(made / ENCODER_FILE)
+    if kind_of(name) == "sentence":
+        drawn, seen_at = out / "world of two", "features of two"
+        config = replace(WorldConfig(), seed=1000 + seed, two_classes=1.0, **VIDEOS | {"trimmed": 0})
+        features_of(made, make(config, drawn, workers=1), encoder, out=seen_at)
+    truth, features = read_truth(drawn / "truth.json"), FeatureFolder.open(made / seen_at)
     costs: dict[str, float] = {}
-    changes = {"data.truth": str(arguments.out / f"seed{seed}" / "world/truth.json"),
-               "data.features": str(made / "features"), "seed": seed}
+    changes = {"data.truth": str(drawn / "truth.json"), "data.features": str(made / seen_at), "seed": seed}
     if LOCALIZERS[recipe_of(name).system].judges:
         changes["data.proposals"] = str(folder / "proposer" / LOCALIZER_FILE)
         costs["proposer, s"] = learnt("gtad", folder / "proposer", encoder, {

@@ -170,12 +170,12 @@ def made_encoder(folder: Path, out: Path, row: str, system: str, changes: list[s
     return pretrain(load_recipe(f"world_{system}", changes), folder)[0]
 
 
-def features_of(folder: Path, made: world.World, encoder: VideoEncoder, parts: Sequence[str] = world.SUBSETS[1:]
-                ) -> FeatureFolder:
+def features_of(folder: Path, made: world.World, encoder: VideoEncoder, parts: Sequence[str] = world.SUBSETS[1:],
+                out: str = "features") -> FeatureFolder:
     untrimmed = {v: p for v, p in made.videos.items() if made.truth[v].subset in parts}
     config = ExtractConfig(stride=STRIDE, bf16=torch.cpu._is_avx512_bf16_supported())
-    extract(untrimmed, encoder, folder / "features", config)
-    return FeatureFolder.open(folder / "features")
+    extract(untrimmed, encoder, folder / out, config)
+    return FeatureFolder.open(folder / out)
 
 
 def train_localizer(folder: Path, out: Path, encoder: VideoEncoder, seed: int) -> None:

@@ -423,7 +423,7 @@ def test_features_out_and_in_again(cuemark, tiny_features, tmp_path):
     victim.write_bytes(victim.read_bytes()[:-8])
     ended = cuemark("features", "verify", tmp_path / "again")
     assert ended.status == 1
-    assert victim.stem in ended.out
+    assert victim.stem in ended.out.replace("\n", "")  # a table breaks long paths
     assert cuemark("features", "merge", folder, "--out", tmp_path / "all").status == 0
     assert "features folder already" in complaint(cuemark("features", "import", folder, "--out", tmp_path / "b"))
     assert "--own-fps" in complaint(cuemark("features", "import", folder, "--out", "b", "--own-fps"), 2)

@@ -15,7 +15,7 @@ from cuemark import own_data, video
 from cuemark.clips import Sampling
 from cuemark.conversion import convert, truth_of
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.own_data import FEW, UPDATES, Own, english, hold_out, own_localizer, own_recipe
+from cuemark.own_data import FEW, UPDATES, WEIGHED, Own, english, hold_out, own_localizer, own_recipe
 from cuemark.recipe import header, load_recipe, whole
 from cuemark.segments import Segment, Truth, VideoTruth, labels_of, read_truth, write_truth
 from cuemark.training import ENCODER_FILE, pretrain
@@ -25,6 +25,11 @@ CUT = ("encoder.network.width=4", "encoder.clip.short_side=20", "encoder.clip.cr
 """A network and a number of updates for tests."""
 SECONDS = 6.0
 """Of every video in the folder."""
+
+
+def weighed() -> dict[str, object]:
+    """What own data takes over from the world's CLAP."""
+    return {key: value for key, value in load_recipe("world_clap").options.items() if key in WEIGHED}
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +149,7 @@ def test_sentences_become_captions(folder: Path, tmp_path: Path) -> None:
                    columns="video,start,end,label,sentence")
     own = own_recipe(folder, labels, "clap", out=tmp_path / "run", text="bert")
     sentences(own)
-    assert own.recipe.options == load_recipe("world_clap").options
+    assert own.recipe.options == weighed()
     assert own.recipe.encoder.text == "bert"
     assert own.recipe.encoder.sampling.p_caption == 0.5
     said(own.notes, "11 sentences of 10 videos")
@@ -165,7 +170,7 @@ def test_captions_of_a_file_of_their_own(folder: Path, tmp_path: Path) -> None:
     said(own.notes, "2 sentences of 2 videos")
     assert set(truth_of(str(own.recipe.data.captions))) == {"v1", "v2"}
     none = own_recipe(folder, labels, "clap", out=tmp_path / "none", text="bert")
-    assert none.recipe.options == {"captions": False, **load_recipe("world_clap").options}
+    assert none.recipe.options == {"captions": False, **weighed()}
     assert none.recipe.data.captions is None
     said(none.notes, "no sentences: every clip carries its prompt")
     captions.write_text(json.dumps({"v_other": {"duration": 6, "timestamps": [[0, 5]], "sentences": ["They run."]}}))
@@ -178,7 +183,7 @@ def test_sentences_alone_serve_clap_and_nothing_else(folder: Path, tmp_path: Pat
     described = table(tmp_path / "described.csv", *rows, columns="video,start,end,sentence")
     own = own_recipe(folder, described, "clap", out=tmp_path / "run", text="bert")
     sentences(own)
-    assert own.recipe.options == {"classify": False, **load_recipe("world_clap").options}
+    assert own.recipe.options == {"classify": False, **weighed()}
     assert own.recipe.encoder.sampling.p_caption == 1.0
     assert labels_of(read_truth(own.recipe.data.truth)) == ["event"]
     said(own.notes, "every described stretch is foreground, of one class 'event'")

@@ -552,7 +552,7 @@ def test_answers_are_held_to_what_they_say(tmp_path):
     assert abs(errors[0] - errors[1]) > 0.1
     found = reliability(*judged(truth, sure))
     for right, count in zip(found.right, found.count):
-        assert not count or f"<td>{100 * right:.0f} of {count:,}</td>" in re.sub(' class="word"', "", text)
+        assert not count or f"<td>{100 * right:.0f} % of {count:,}</td>" in re.sub(' class="word"', "", text)
     write_predictions(tmp_path / "sure.json", sure, {"calibration": {"a": 1.0}})
     with pytest.raises(DataError, match=r"sure\.json.*calibration\.b"):
         report_files(tmp_path / "truth.json", {"sure": tmp_path / "sure.json"}, tmp_path / "page.html", show=0)

@@ -354,12 +354,11 @@ def _reliable(truth: Truth, runs: Sequence[Run], looks: Sequence[_Look]) -> str:
     legend = [(look, _text(run.name), f"ECE {_percent(found.error)} %" + (
         ", not calibrated" if before is None else f", {_percent(before.error)} % before calibration"))
         for look, run, found, before in drawn]
-    rows = [(run.name, *(f"{found.count[i]:,}" if not found.count[i] else
-                         f"{100 * found.right[i]:.0f} of {found.count[i]:,}" for i in range(BINS)))
-            for _, run, found, _ in drawn]
-    table = Table("Right answers by score, %", ("run", *(f"{100 * i // BINS}–{100 * (i + 1) // BINS}"
-                                                         for i in range(BINS))), rows,
-                  "The share of right answers in %, of so many, with a score between the two. An answer is right with "
+    rows = [(f"{100 * i // BINS}–{100 * (i + 1) // BINS}", *(
+        f"{100 * found.right[i]:.0f} % of {found.count[i]:,}" if found.count[i] else None for *_, found, _ in drawn))
+        for i in range(BINS)]
+    table = Table("Right answers by score", ("score, %", *(run.name for _, run, _, _ in drawn)), rows,
+                  "How many of the answers with such a score are right. An answer is right with "
                   "a tIoU of 0.5 or more with a segment of its label that no better answer has taken. Were scores "
                   "probabilities, each share would lie between the two; most answers of a detector have hardly any "
                   "score, are wrong and say so, which makes the expected calibration error (ECE) over all small.")
