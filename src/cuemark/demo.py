@@ -31,7 +31,6 @@ from cuemark.feature_folder import FeatureFolder
 from cuemark.floors import blind
 from cuemark.library import DESCRIPTION, Library
 from cuemark.localization import load, localize, localize_features
-from cuemark.localizers.calibration import Calibration
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.detection import DetectionScore, detection
 from cuemark.progress import Bar, say
@@ -77,13 +76,13 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
 
     # ------------------------------------------------------------------------------ localizers and scores
     found: dict[str, Predictions] = {}
-    links: dict[str, Calibration | None] = {}
+    runs: list[Run] = []
     for system in SYSTEMS:
         step(f"training G-TAD on {system.upper()}", train_localizer, out, system, seed)
         model = TrainedLocalizer.load(out / f"gtad_{system}" / LOCALIZER_FILE)
-        links[system] = model.calibration
         found[system] = localize_features(folders[system], model, list(unseen))
         write_predictions(out / f"predictions_{system}.json", found[system])
+        runs.append(Run(system.upper(), found[system], features=folders[system], calibration=model.calibration))
     never_looks = blind(truth["training"], unseen)
     scores = {system: detection(unseen, found[system]) for system in SYSTEMS}
     scores["floor"] = detection(unseen, never_looks)
@@ -99,8 +98,6 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
          [made.videos[vid] for vid in unseen])
 
     # ------------------------------------------------------------------------------ the report
-    runs = [Run(system.upper(), found[system], features=folders[system], calibration=links[system])
-            for system in SYSTEMS]
     runs.append(Run("never looks", never_looks, note="the most common stretches and classes of training", floor=True))
     step("writing the report", write_report, out / "report.html", unseen, runs,
          title="cuemark demo: encoders that feel time",

@@ -52,6 +52,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,8 @@ from cuemark.extraction import ExtractConfig, Extraction, Outcomes, extracted, f
 from cuemark.feature_folder import MANIFEST, Book, FeatureFolder, mapped, state
 from cuemark.folders import bounded, locked, unwritable
 from cuemark.grid import Features, Grid
-from cuemark.localization import Shown
 from cuemark.localizers.questions import Question
-from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.localizers.trained import Shown, TrainedLocalizer
 from cuemark.nn.nms import hard_nms
 from cuemark.progress import say
 from cuemark.segments import (
@@ -84,7 +84,7 @@ from cuemark.segments import (
     write_json,
     write_truth,
 )
-from cuemark.similarity import NOTHING, Space, space_of
+from cuemark.similarity import NOTHING, Space, chance, space_of
 from cuemark.vectors import FileVectors, Ints, QdrantVectors, opened, owners_of, threads
 
 Floats = NDArray[np.float32]
@@ -1038,13 +1038,13 @@ class Library:
                 asked[None], 50 + 10 * top, spans, allowed is None)
             strength = self._strength(live) if isinstance(query, str) else None
             if strength is not None and floor is not None:  # what would be left out afterwards need not be looked at
-                worth = np.array([strength(float(c) + 1e-3) >= floor for c in cosines])
+                worth = np.array([strength.cdf(float(c) + 1e-3) >= floor for c in cosines])
                 worth[0] = True  # how near the best came is said all the same
                 numbers = numbers[worth]
             seen = self._refined(query, asked, numbers, live, top, localizer, config)
             for candidate in seen:
                 assert candidate.similarity is not None
-                score = strength(candidate.similarity) if strength is not None else candidate.similarity
+                score = strength.cdf(candidate.similarity) if strength is not None else candidate.similarity
                 candidate.segment = replace(candidate.segment, score=score)
             best = max((c.segment.score or 0.0 for c in seen), default=None)
             if strength is not None and floor is not None:
@@ -1169,7 +1169,7 @@ class Library:
                                     {ids[place]: [Question(query)] for place in features})
         return {place: answers[ids[place]][:3] for place in features}
 
-    def _strength(self, live: _Live) -> _Normal:
+    def _strength(self, live: _Live) -> NormalDist:
         """How strong a match is by its cosine: see the module. Measured again when the library has grown by a tenth."""
         with self._guard:
             count = int((live.clips[:, 2] - live.clips[:, 1]).sum())
@@ -1178,10 +1178,11 @@ class Library:
                 assert self.space is not None
                 best = self._store("clips", live.generation).nearest(self.space.read(NOTHING), 1, live.clips, True)[0]
                 best = best[np.isfinite(best)]
-                kept = [float(best.mean()), max(float(best.std()), 1e-3), count] if len(best) else [1.0, 1e-3, 0]
+                nonsense = chance(best) if len(best) else NormalDist(1.0, 1e-3)
+                kept = [nonsense.mean, nonsense.stdev, count if len(best) else 0]
                 with suppress(sqlite3.OperationalError):  # a library that is read only
                     self._db.execute("INSERT OR REPLACE INTO meta VALUES ('nothing', ?)", (json.dumps(kept),))
-            return _Normal(kept[0], kept[1])
+            return NormalDist(kept[0], kept[1])
 
     def _by_words(self, query: str, allowed: set[int] | None) -> list[_Candidate]:
         """Texts that hold all the words of a sentence, by bm25."""
@@ -1312,17 +1313,6 @@ def _leaving_out() -> Iterator[None]:
         yield
     except CuemarkError as error:
         _log.warning("%s", error)
-
-
-@dataclass(frozen=True)
-class _Normal:
-    """A normal distribution's share below a number."""
-
-    mean: float
-    deviation: float
-
-    def __call__(self, value: float) -> float:
-        return 0.5 * (1 + math.erf((value - self.mean) / (self.deviation * math.sqrt(2))))
 
 
 def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:

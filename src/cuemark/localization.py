@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -31,7 +30,7 @@ from cuemark.localizers.trained import Ensemble, Names, Shown, TrainedLocalizer
 from cuemark.metrics.episodes import Episode
 from cuemark.progress import Bar
 from cuemark.segments import Predictions, Segment, Truth
-from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, cuts, moments, space_of
+from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, chance, cuts, moments, space_of
 
 __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_features", "by_name", "load",
            "localize", "localize_all", "localize_features", "names_by"]
@@ -162,9 +161,8 @@ class Similarity:
         """Of each column of ``(T, Q)`` cosines, how sure its best is."""
         if not len(rows):
             return [0.0] * cosines.shape[1]
-        best = (rows @ self._nothing.T).max(axis=0)
-        normal = NormalDist(float(best.mean()), max(float(best.std()), 1e-3))
-        return [normal.cdf(float(value)) for value in cosines.max(axis=0)]
+        nonsense = chance((rows @ self._nothing.T).max(axis=0))
+        return [nonsense.cdf(float(value)) for value in cosines.max(axis=0)]
 
 
 Model = TrainedLocalizer | Similarity

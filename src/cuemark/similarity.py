@@ -36,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -169,6 +170,12 @@ def _space(encoder: VideoEncoder, dim: int, see: Callable[[Tensor], Tensor], sai
         return F.normalize(said(given), dim=1).numpy()
 
     return Space(seen, read, dim, prompt)
+
+
+def chance(best: np.ndarray) -> NormalDist:
+    """What nonsense reaches: the normal distribution of the best cosines of :data:`NOTHING`, ``(n,)``. Its share below
+    a cosine says how far that stands out from chance."""
+    return NormalDist(float(best.mean()), max(float(best.std()), 1e-3))
 
 
 # ---------------------------------------------------------------------------------------------- videos

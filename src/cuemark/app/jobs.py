@@ -17,6 +17,8 @@ KEPT = 100
 """Jobs that are remembered when they have ended."""
 WAITING = 50
 """Jobs that may wait."""
+ENDED = ("done", "failed", "cancelled")
+"""States after which nothing more happens."""
 _log = logging.getLogger("cuemark")
 
 
@@ -43,7 +45,7 @@ class Job:
     @property
     def ended(self) -> bool:
         """Whether nothing more will happen."""
-        return self.state in ("done", "failed", "cancelled")
+        return self.state in ENDED
 
     def progress(self, done: int, total: int, share: float) -> bool:
         """So many videos of ``total`` are done with, and so much of the work; whether to go on."""
@@ -134,7 +136,7 @@ class Jobs:
             if now != before:
                 yield now
                 before = now
-            if now["state"] in ("done", "failed", "cancelled"):
+            if now["state"] in ENDED:
                 return
             await asyncio.sleep(every)
 

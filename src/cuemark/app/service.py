@@ -24,8 +24,7 @@ from cuemark.app.export import Export, export
 from cuemark.app.jobs import Job, Jobs
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
 from cuemark.library import FLOOR, Entry, Filter, Hit, Library
-from cuemark.localization import Shown
-from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.localizers.trained import Shown, TrainedLocalizer
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth
 
 UPLOADS, PROXIES = "uploads", "proxies"

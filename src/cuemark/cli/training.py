@@ -564,6 +564,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         raise CallError("--names and --labels both name what is found; give one of them.")
     told_by = None if names is None and not labels else names_by(names or labels or "", trained)
     asked: dict[str, Any] = {"queries": query or (), "examples": examples_ or (), "classes": asked_for, "least": least}
+    if told_by is not None:
+        asked["names"] = told_by
     answers: Iterable[Answer]
     if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
         known = None if truth is None else truth_of(truth)
@@ -571,15 +573,12 @@ def localize(videos: list[str], *, model: str, query: Several = None,
             known = part(known, *subset)
         answers = answer_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
                                   truth=known, proposals=None if proposals is None else predictions_of(proposals),
-                                  names=told_by, **asked)
+                                  **asked)
     else:
         for name, value in (("truth", truth), ("proposals", proposals)):
             if value is not None:
                 raise CallError(f"--{name} goes with a features folder; these are videos.")
-        if isinstance(trained, Similarity):
-            answers = trained.localize(videos, urls=urls, **asked)
-        else:
-            answers = trained.localize(videos, urls=urls, names=told_by, **asked)
+        answers = trained.localize(videos, urls=urls, **asked)
     told: dict[str, Any] = {}
     if isinstance(trained, Similarity):
         told["without_training"] = trained.name

@@ -18,6 +18,7 @@ from urllib import request
 
 from cuemark import video
 from cuemark.checkpoint import software
+from cuemark.encoders.weights import TIMEOUT
 from cuemark.errors import CallError, CuemarkError, VideoError
 from cuemark.localizers.questions import Question
 from cuemark.progress import Bar, say
@@ -25,8 +26,6 @@ from cuemark.segments import Segment
 
 Videos = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 """A file, a folder, an address, several of these; or files under names of one's own."""
-TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as dead."""
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 

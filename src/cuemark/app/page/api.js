@@ -106,6 +106,9 @@ export async function attempt(work) {
   }
 }
 
+/** Whether nothing more will happen to a job. */
+export const ended = (job) => ["done", "failed", "cancelled"].includes(job.state);
+
 /** Follow a job until it has ended. */
 export function follow(job, told) {
   return new Promise((resolve) => {
@@ -113,7 +116,7 @@ export function follow(job, told) {
     events.onmessage = (event) => {
       const state = JSON.parse(event.data);
       told(state);
-      if (["done", "failed", "cancelled"].includes(state.state)) {
+      if (ended(state)) {
         events.close();
         resolve(state);
       }

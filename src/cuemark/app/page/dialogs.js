@@ -1,6 +1,6 @@
 // What opens over the page: export, keys, and the menu (more videos, colours).
 
-import { ask, attempt, count, download, follow, icon, make, say } from "./api.js";
+import { ask, attempt, count, download, ended, follow, icon, make, say } from "./api.js";
 
 const COLOURS = ["system", "light", "dark"];
 
@@ -68,11 +68,10 @@ export function menuDialog(told, { go, library }) {
       onclick: () => attempt(async () => { stop.disabled = true; await ask(`/jobs/${job.number}/cancel`, {}); }) }, icon("close"));
     lines.prepend(make("li", {}, text, stop, bar));
     return follow(job, (state) => {
-      const ended = state.state !== "waiting" && state.state !== "running";
       const far = state.total === null ? "" : `${state.done} of ${count(state.total, "video")}`;
-      text.textContent = `${state.about}: ${state.state === "running" ? far || state.note || "running" : state.state}${state.state === "failed" ? ` (${state.note})` : ended && far ? `, ${far}` : ""}`;
+      text.textContent = `${state.about}: ${state.state === "running" ? far || state.note || "running" : state.state}${state.state === "failed" ? ` (${state.note})` : ended(state) && far ? `, ${far}` : ""}`;
       if (state.share !== null) bar.value = state.share;
-      if (ended) {
+      if (ended(state)) {
         bar.remove();
         stop.remove();
       }
