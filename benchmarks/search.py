@@ -7,21 +7,21 @@
 
 **Searches**: vectors with the structure of footage: ``count / 100`` centres on the unit sphere, around each of them
 rows that have a cosine of about 0.9 with it, in float16. Queries are *near* (a new row around a centre), *between* (the
-sum of two of them, which no list is the home of) or *far* (a cosine of 0.3 with a row, and the rest in a direction of
-their own, as sentences are from clips). Each of the store's ways is asked for the 20 nearest, one query at a time:
-*flat*, exact, and *faiss*, where it is installed. Recall is the share of the exact 20; p50 and p95 are milliseconds of
-single queries after 20 to warm up; MB are on disk, and in memory once they have been read. Cores: as many as the
-process may use (``taskset -c 0,1`` for two).
+sum of two of them), *far* (a cosine of 0.3 with a row, and the rest in a direction of their own, as sentences are) or
+*noise* (a direction of its own, like nothing). Each of the store's ways is asked for the 20 nearest, one query at a
+time: *exact*, and *faiss*, where it is installed. Recall is the share of the exact 20; p50 and p95 are milliseconds of
+single queries after 20 to warm up, core ms the mean time of a core; MB are on disk, and in memory once they have been
+read. Cores: as many as the process may use (``taskset -c 0,1`` for two).
 
 **Whole searches**: a library of so many clips of 512 numbers, 225 a video (four minutes), in shots of 3 to 20 clips
-around a centre each, written into the library's own tables without decoding anything. Its sentences are the queries
-above, by their vectors: reading a sentence is not in the time. :meth:`Library.search` as a whole, top 20, with the
-usual floor and without one: milliseconds of the clock and of a core, those of the nearest clips alone, the share of the
-answers that the same library gives without an index, bytes on disk, and the process's peak of memory, which counts the
-pages of mapped files.
+around a centre each, written into the library's own tables without decoding anything. Its sentences are the first three
+queries above, by their vectors: reading a sentence is not in the time. :meth:`Library.search` as a whole, top 20, with
+the usual floor and without one: milliseconds of the clock and of a core, those of the nearest clips alone, the share of
+the answers that the same library gives without an index, bytes on disk, and the process's peak of memory, which counts
+the pages of mapped files.
 
-**Indexing**: the same videos through :func:`cuemark.extraction.extract` and through a new library, in turns; the ratio
-is of the fastest rounds, and of each pair.
+**Indexing**: the same videos through :func:`cuemark.extraction.extract` and through a new library, in turns, after one
+of each to warm up; seconds of the clock and of cores, and the ratio of the fastest rounds of each.
 
 **Moments**: sentences of a world's truth, each asked of its own video: moments without training, beside the whole video
 and the stretches that are commonest in training, which never look (:func:`cuemark.floors.covering`); R@1 and R@5 at a
@@ -37,6 +37,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -68,29 +69,25 @@ def searches(size: str, queries: int, folder: Path, table: Table) -> None:
         store.put(0, first, around(centres, which, rng).astype(np.float16))
     written = time.perf_counter() - began
     spans = np.array([(0, 0, count)])
-    near = around(centres, rng.integers(0, len(centres), queries), rng)
-    gap = unit(rng.standard_normal((1, dim), np.float32))
-    far = unit(0.3 * around(centres, rng.integers(0, len(centres), queries), rng) + 0.95 * gap)
-    between = unit(around(centres, rng.integers(0, len(centres), queries), rng)
-                   + around(centres, rng.integers(0, len(centres), queries), rng))
+    asked = kinds(centres, queries, rng)
+    asked["noise"] = unit(rng.standard_normal((queries, dim), np.float32))
 
     def timed(name: str, built: float, size_: int, ask: Callable[[np.ndarray], np.ndarray]) -> None:
-        for query in near[:20]:
+        for query in asked["near"][:20]:
             ask(query[None])
-        row = []
-        for asked in (near, between, far):
-            taken, found = [], []
-            for query in asked[: max(20, min(len(asked), 40_000_000 // count))] if name == "flat" else asked:
-                start = time.perf_counter()
+        for kind, rows in asked.items():
+            taken, used, found = [], [], []
+            for query in rows[: max(20, min(len(rows), 40_000_000 // count))] if name == "exact" else rows:
+                start, cpu = time.perf_counter(), time.process_time()
                 found.append(ask(query[None])[0])
                 taken.append(1000 * (time.perf_counter() - start))
-            exact = truth[id(asked)][: len(found)]
-            recall = np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, exact)])
-            row += [f"{recall:.3f}", f"{np.percentile(taken, 50):.1f}", f"{np.percentile(taken, 95):.1f}"]
-        table.add_row(size, name, f"{built:.0f}", f"{size_ / 1e6:.0f}", *row)
+                used.append(1000 * (time.process_time() - cpu))
+            recall = np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, truth[kind])])
+            table.add_row(size, name, f"{built:.0f}", f"{size_ / 1e6:.0f}", kind, f"{recall:.3f}",
+                          *(f"{np.percentile(taken, p):.1f}" for p in (50, 95)), f"{np.mean(used):.1f}")
 
-    truth = {id(asked): store.exact(asked, 20, spans)[1] for asked in (near, between, far)}
-    timed("flat", written, store.path.stat().st_size, lambda query: store.exact(query, 20, spans)[1])
+    truth = {kind: store.exact(rows, 20, spans)[1] for kind, rows in asked.items()}
+    timed("exact", written, store.path.stat().st_size, lambda query: store.exact(query, 20, spans)[1])
     try:
         import faiss
     except ImportError:
@@ -100,8 +97,16 @@ def searches(size: str, queries: int, folder: Path, table: Table) -> None:
     told = store.build_index(spans, count)
     built = time.perf_counter() - began
     index = store._opened_index()
-    timed(f"faiss, {told['probes']} of {told['lists']} lists", built, store.index_path.stat().st_size,
-          lambda query: store._approximate(index, query, 20, spans, count, True)[1])
+    assert index is not None
+    timed(f"faiss, {told['candidates']:.0f} scored again", built, store.index_path.stat().st_size,
+          lambda query: store._approximate(index, query, 20, spans, True)[1])
+
+
+def kinds(centres: np.ndarray, count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Queries that are like something."""
+    near, one, other, some = (around(centres, rng.integers(0, len(centres), count), rng) for _ in range(4))
+    gap = unit(rng.standard_normal((1, centres.shape[1]), np.float32))
+    return {"near": near, "between": unit(one + other), "far": unit(0.3 * some + 0.95 * gap)}
 
 
 def whole(count: int, queries: int, folder: Path, console: Console) -> None:
@@ -129,22 +134,23 @@ def whole(count: int, queries: int, folder: Path, console: Console) -> None:
             [(i + 1, f"v{i:07d}", f"/nowhere/v{i:07d}.mp4", many * 16 / 15, 16 / 15, 16 / 15, i * many, many)
              for i in range(videos)])
         db.execute("UPDATE meta SET value = ? WHERE key = 'clip'", (videos * many,))
+        db.execute("INSERT INTO meta VALUES ('compared', ?)", (videos * many,))
     written = time.perf_counter() - began
     began = time.perf_counter()
     library._settle(made := Indexed())
     built = time.perf_counter() - began
-    pairs = [around(centres, rng.integers(0, len(centres), queries + 20), rng) for _ in range(4)]
-    asked = {f"near {i}": row for i, row in enumerate(pairs[0])}
-    asked |= {f"between {i}": row for i, row in enumerate(unit(pairs[1] + pairs[2]))}
-    nothing = unit(pairs[3] * 0.3 + 0.95 * unit(rng.standard_normal((1, dim), np.float32)))
+    queried = kinds(centres, queries + 20, rng)
+    asked = {f"{kind} {i}": row for kind, rows in queried.items() for i, row in enumerate(rows)}
+    gap = unit(queried["far"].mean(0, keepdims=True))
+    nothing = unit(0.3 * unit(rng.standard_normal((32, dim), np.float32)) + 0.95 * gap)
 
     def read(sentences: Sequence[str]) -> np.ndarray:
         return np.stack([asked.get(sentence, nothing[i % len(nothing)]) for i, sentence in enumerate(sentences)])
 
     library.space = Space(lambda rows: rows, read, dim)
-    table = Table("sentences", "floor", "p50 ms", "p95 ms", "CPU ms", "nearest alone, p95 ms", "answers",
+    table = Table("sentences", "floor", "p50 ms", "p95 ms", "core ms, mean", "p95", "nearest alone, p95 ms", "answers",
                   "as without index")
-    for kind in ("near", "between"):
+    for kind in queried:
         for floor in (0.95, None):
             taken, alone, used, answers = [], [], [], []
             for i in range(queries + 20):
@@ -161,10 +167,11 @@ def whole(count: int, queries: int, folder: Path, console: Console) -> None:
                 for i in range(20, 40):
                     exact = [(hit.video, hit.segment.start)
                              for hit in library.search(f"{kind} {i}", 20, floor=floor).hits]
-                    same.append(len(set(exact) & set(answers[i])) / max(len(exact), 1))
+                    same.append(len(set(exact) & set(answers[i])) / len(exact) if exact else float(not answers[i]))
             table.add_row(kind, str(floor), *(f"{np.percentile(taken[20:], p):.1f}" for p in (50, 95)),
-                          f"{np.mean(used[20:]):.1f}", f"{np.percentile(alone[20:], 95):.1f}",
-                          f"{np.mean([len(a) for a in answers]):.1f}", f"{np.mean(same):.3f}")
+                          f"{np.mean(used[20:]):.1f}", f"{np.percentile(used[20:], 95):.1f}",
+                          f"{np.percentile(alone[20:], 95):.1f}", f"{np.mean([len(a) for a in answers]):.1f}",
+                          f"{np.mean(same):.3f}")
     console.print(table)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(library.folder.iterdir()) if path.is_file()}
@@ -184,18 +191,31 @@ def indexing(videos: Path, encoder: str, rounds: int, folder: Path, console: Con
     eyes = load(encoder)
     config = ExtractConfig(stride=eyes.clip.frames, dtype="float16")
     files = video.expand([videos])
-    seconds: dict[str, list[float]] = {"extract": [], "index": []}
-    for number in range(rounds):
-        begun = time.perf_counter()
-        result = extract({f"{i}": path for i, path in enumerate(files)}, eyes, folder / f"features{number}", config)
-        seconds["extract"].append(time.perf_counter() - begun)
+    taken: dict[str, list[tuple[float, float]]] = {"extract": [], "index": []}
+
+    def timed(what: str, work: Callable[[], object]) -> None:
+        begun, cpu = time.perf_counter(), time.process_time()
+        work()
+        taken[what].append((time.perf_counter() - begun, time.process_time() - cpu))
+
+    for number in range(rounds + 1):
+        timed("extract", partial(extract, {f"{i}": path for i, path in enumerate(files)}, eyes,
+                                 folder / f"features{number}", config))
         with Library.create(folder / f"library{number}", eyes, config=config) as library:
-            begun = time.perf_counter()
-            library.index([videos])
-            seconds["index"].append(time.perf_counter() - begun)
-    console.print(f"{len(files)} videos, {result.clips} clips; seconds to extract {seconds['extract']}, to index "
-                  f"{seconds['index']}: {min(seconds['extract']) / min(seconds['index']):.2f} of the throughput, by "
-                  f"pairs {[round(a / b, 2) for a, b in zip(seconds['extract'], seconds['index'])]}")
+            assert library.encoder.dim == eyes.dim  # it is loaded, as extraction's is
+            timed("index", partial(library.index, [videos]))
+            clips = sum(v.clips for v in library.videos())
+    table = Table("what", "s", "core s", "fastest s", "fewest core s")
+    least = {}
+    for what, rows in taken.items():
+        wall, cpu = np.array(rows[1:]).T
+        least[what] = wall.min(), cpu.min()
+        table.add_row(what, *(" ".join(f"{v:.2f}" for v in part) for part in (wall, cpu)),
+                      *(f"{v:.2f}" for v in least[what]))
+    console.print(table)
+    ratios = [a / b for a, b in zip(least["extract"], least["index"])]
+    console.print(f"{len(files)} videos, {clips} clips; indexing has {ratios[0]:.3f} of extraction's throughput by the "
+                  f"clock, {ratios[1]:.3f} by the core")
 
 
 def training_free(world: Path, encoder: str, name: str, folder: Path, table: Table) -> None:
@@ -241,8 +261,8 @@ def main() -> None:
     try:
         if given.sizes:
             for size in given.sizes:
-                table = Table("vectors", "way", "s to make", "MB", *(f"{of} {what}" for of in ("near", "between", "far")
-                                                                   for what in ("recall", "p50", "p95")))
+                table = Table("vectors", "way", "s to make", "MB", "queries", "recall@20", "p50 ms", "p95 ms",
+                              "core ms")
                 searches(size, given.queries, folder, table)
                 console.print(table)
                 shutil.rmtree(folder)

@@ -17,7 +17,7 @@ from cuemark.grid import Features, Grid
 from cuemark.localization import Similarity
 from cuemark.localizers.answers import Answer
 from cuemark.nn.heads import Projection
-from cuemark.similarity import NOTHING, Config, Space, boundaries, cuts, moments, space_of
+from cuemark.similarity import NOTHING, Config, Space, boundaries, boundaries_of, cuts, moments, space_of
 
 GRID = Grid(0.25, 0.5, 40, 1.0)
 
@@ -142,6 +142,9 @@ def test_boundaries_of_features():
     assert boundaries(rows).tolist() == [12, 32]
     assert boundaries(rows[:12]).tolist() == []
     assert boundaries(rows[:1]).tolist() == boundaries(rows[:0]).tolist() == []
+    videos = [rows, rows[:12], rows[:0], rows[5:], rows[:1], rows[:2], rows[10:40]]
+    assert [found.tolist() for found in boundaries_of(videos)] == [boundaries(part).tolist() for part in videos]
+    assert boundaries_of([]) == []
 
 
 def test_cuts_of_a_video(tmp_path):

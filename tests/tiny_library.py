@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -92,3 +96,19 @@ def pointing(library: Library, sentence: str = SENTENCE, vid: str = "a") -> floa
 
     library.space = Space(seen.see, read, seen.dim)
     return float(library.features(vid).grid.centres[middle])
+
+
+@contextmanager
+def listening(app) -> Iterator[str]:
+    """Serve an application to other programs of this machine; its address."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    until = time.monotonic() + 60
+    while not server.started and time.monotonic() < until:
+        time.sleep(0.05)
+    yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(20)

@@ -19,19 +19,14 @@ nothing.
 **Searching** has two stages. The sentence is compared with all clips; then the videos of the best are looked at more
 closely: their whole curve becomes moments (:mod:`cuemark.similarity`), or a localizer that is asked sentences says
 where they begin and end. What was said (subtitles beside the video) or written (sentences of annotations, names) is
-found by words, and both rankings are fused by reciprocal ranks (Cormack et al., SIGIR 2009; constant 60). Answers that
-overlap in one video, or in footage that is in the library twice, are one.
+found by words, and both become one list (:mod:`cuemark.ranking`), in which footage that is in the library twice
+(:mod:`cuemark.copies`) answers once.
 
 **How strong a match is.** A cosine means something only beside others of its library. So the library is asked
 :data:`NOTHING`, sentences about what no picture shows, and the mean and deviation of *their best* cosines are kept. An
 answer's score is the normal distribution's share below its own cosine: 0.95 says that of twenty sentences about nothing
 one has a better answer here. Below ``floor`` nothing is found. That bounds how often nonsense is answered; it does not
 say how often an answer is right, and a library of one kind of footage answers nearly any sentence about that kind.
-
-**Near-identical footage** is found in two steps: stretches whose vectors have a cosine of :data:`ALIKE` at least name
-candidates; then both videos' clips, less the mean of the two, are laid over each other at every shift, and the mean
-cosine along the best one (a normalised cross-correlation over time) has to reach :data:`SAME` over half of the shorter.
-Two recordings of the same kind by a still camera are alike, but not at the same time.
 """
 
 from __future__ import annotations
@@ -59,31 +54,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cuemark import similarity, video
+from cuemark import copies, ranking, similarity, video
 from cuemark.datasets.format import Reading
 from cuemark.datasets.subtitles import srt_parse, vtt_parse
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError, within
 from cuemark.extraction import ExtractConfig, Extraction, Outcomes, extracted, features_of, fill
 from cuemark.feature_folder import MANIFEST, Book, FeatureFolder, mapped, state
+from cuemark.filters import Filter, match_of
 from cuemark.folders import bounded, locked, unwritable
 from cuemark.grid import Features, Grid
 from cuemark.localizers.questions import Question
 from cuemark.localizers.trained import Shown, TrainedLocalizer
-from cuemark.nn.nms import hard_nms
 from cuemark.progress import say
-from cuemark.segments import (
-    Segment,
-    Truth,
-    VideoTruth,
-    read_json,
-    read_truth,
-    replacing,
-    times,
-    tiou,
-    write_json,
-    write_truth,
-)
+from cuemark.ranking import Candidate
+from cuemark.segments import Segment, Truth, VideoTruth, read_json, read_truth, replacing, write_json, write_truth
 from cuemark.similarity import NOTHING, Space, chance, space_of
 from cuemark.vectors import FileVectors, Ints, QdrantVectors, opened, owners_of, threads
 
@@ -95,14 +80,8 @@ VERSION = 1
 THUMBNAILS = 256 << 20
 """Bytes that thumbnails may take together."""
 THUMBNAIL_HEIGHT = 144
-LONGEST_STRETCH = 30.0
-"""Seconds; what has no change of shot is cut into pieces of this length."""
-ALIKE, SAME, SHORTEST_COPY = 0.9, 0.8, 4
-"""Cosine of stretches that makes candidates of two videos; correlation that makes them the same; clips they share."""
 FLOOR = 0.95
 """How strong a match has to be."""
-FUSED = 60
-"""The constant of reciprocal rank fusion."""
 SHOTS = 10_000
 """Videos whose shots are remembered."""
 WORDS = 100
@@ -134,6 +113,8 @@ CREATE TRIGGER texts_out AFTER DELETE ON texts BEGIN
 CREATE TABLE copies (a INTEGER NOT NULL, b INTEGER NOT NULL, shift REAL NOT NULL, correlation REAL NOT NULL,
     PRIMARY KEY (a, b));
 """
+_SUBTITLES = re.compile(r"(\.[\w-]{2,12})?\.(srt|vtt)")
+"""What follows the name of a video."""
 _log = logging.getLogger("cuemark")
 
 
@@ -155,33 +136,6 @@ class Entry:
     """When its file was written, in seconds since 1970."""
     size: int
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Filter:
-    """What to look among; all that is given has to hold."""
-
-    label: str | None = None
-    """Moments that overlap a segment with this label: of annotations, corrections, or by the encoder's class head."""
-    folder: str | Path | None = None
-    """Videos at any depth of this folder."""
-    longer: float | None = None
-    """Seconds that the video has at least."""
-    shorter: float | None = None
-    """Seconds that it has at most."""
-    since: str | None = None
-    """The day its file was written, or a later one: ``2026-01-31``."""
-    until: str | None = None
-    """That day, or an earlier one."""
-    text: str | None = None
-    """Videos in whose subtitles, sentences or name all these words are."""
-    ids: tuple[str, ...] | None = None
-    """These videos."""
-
-    @property
-    def empty(self) -> bool:
-        """Whether everything passes."""
-        return all(value is None for value in asdict(self).values())
 
 
 @dataclass(frozen=True)
@@ -261,19 +215,6 @@ class _Live:
     stretches: Ints
     shots: dict[int, Ints] = field(default_factory=dict)
     """Place in ``clips`` of a video that was looked at closely -> the first clip of each of its shots but the first."""
-
-
-@dataclass
-class _Candidate:
-    """An answer on its way."""
-
-    number: int
-    segment: Segment
-    similarity: float | None
-    picture: float
-    why: list[str]
-    rank: float = 0.0
-    also: list[str] = field(default_factory=list)
 
 
 class _Connection(sqlite3.Connection):
@@ -568,14 +509,15 @@ class Library:
                         and not os.path.exists(name) and any(_under(name, str(root)) for root in given)):
                     db.execute("UPDATE videos SET state = 'gone' WHERE number = ?", (row["number"],))
                     result.gone.append(row["id"])
+        beside = _Beside()
         for vid in result.same:  # subtitles may have come since
-            self._read_texts(vid)
+            self._read_texts(vid, beside)
         return jobs
 
     def _fill(self, jobs: Mapping[str, Path], result: Indexed, workers: int | None, device: torch.device | str,
               progress: Callable[[int, int, float], bool] | None) -> None:
         """Extraction, with every video entered as it is finished."""
-        out = self.folder / FEATURES
+        out, beside = self.folder / FEATURES, _Beside()
         settled, far = 0, 0.0
 
         def tick(part: float) -> None:
@@ -587,14 +529,14 @@ class Library:
         def work(missing: Mapping[str, Path]) -> Outcomes:
             nonlocal settled
             for vid in [vid for vid in jobs if vid not in missing]:  # of a run that was killed in between
-                self._enter(vid, result)
+                self._enter(vid, result, beside)
                 settled += 1
             tick(0.0)
             with closing(extracted(missing, self.encoder, out, self.config, workers, device, tick=tick)) as outcomes:
                 for vid, outcome in outcomes:
                     yield vid, outcome
                     if not isinstance(outcome, CuemarkError):
-                        self._enter(vid, result, outcome)
+                        self._enter(vid, result, beside, outcome)
                     settled += 1
                     tick(0.0)
 
@@ -606,18 +548,19 @@ class Library:
                 db.execute("UPDATE videos SET state = 'failed', reason = ?, clips = 0, stretches = 0 WHERE id = ?",
                            (reason, vid))
 
-    def _enter(self, vid: str, result: Indexed, told: Mapping[str, Any] | None = None) -> None:
+    def _enter(self, vid: str, result: Indexed, beside: _Beside, told: Mapping[str, Any] | None = None) -> None:
         """A video whose features are there: its vectors, then one transaction."""
         told = told or _manifest(self.folder / FEATURES)[vid]
         grid = Grid.from_json(told["grid"])
         data = np.asarray(mapped(self.folder / FEATURES / f"{vid}.npy"), np.float32)
         rows = self._seen(data)
-        cells = _stretches(rows, grid)
-        means = _means(rows, cells)
-        number, live = self._number(vid), self._alive()
+        cells = copies.stretches(rows, grid)
+        means = copies.means(rows, cells)
+        row = self._row(vid)
+        number, generation = int(row["number"]), int(self._meta("generation"))
         first, stretch = int(self._meta("clip")), int(self._meta("stretch"))
-        self._store("clips", live.generation).put(number, first, rows.astype(np.float16))
-        self._store("stretches", live.generation).put(number, stretch, means.astype(np.float16))
+        self._store("clips", generation).put(number, first, rows.astype(np.float16))
+        self._store("stretches", generation).put(number, stretch, means.astype(np.float16))
         labels = self._labels(data, cells)
         edges = grid.seconds(cells.astype(np.float64))
         edges[0], edges[-1] = 0.0, max(float(told["duration"]), edges[-2])
@@ -633,8 +576,9 @@ class Library:
                             for a, b, (label, score) in zip(edges[:-1], edges[1:], labels)])
             db.execute("UPDATE meta SET value = value + ? WHERE key = 'clip'", (len(rows),))
             db.execute("UPDATE meta SET value = value + ? WHERE key = 'stretch'", (len(means),))
-        self._read_texts(vid)
-        self._forget_pictures(number)
+        self._read_texts(vid, beside)
+        if row["state"] != "waiting":  # else there are none of an earlier content
+            self._forget_pictures(number)
         result.done.append(vid)
         result.clips += len(rows)
 
@@ -642,7 +586,7 @@ class Library:
         """Features to the rows that are compared; on one core, as encoders have the others while videos are indexed."""
         if self.space is not None:
             return threads().submit(self.space.see, data).result()
-        return np.asarray(_unit(np.asarray(data, np.float32)), np.float32)
+        return np.asarray(copies.unit(np.asarray(data, np.float32)), np.float32)
 
     def _labels(self, data: np.ndarray, cells: Ints) -> list[tuple[str | None, float | None]]:
         """What the encoder's class head calls each stretch, and how sure it is."""
@@ -660,16 +604,16 @@ class Library:
         db.execute("DELETE FROM segments WHERE video = ? AND kind = 'stretch'", (number,))
         db.execute("DELETE FROM copies WHERE a = ? OR b = ?", (number, number))
 
-    def _read_texts(self, vid: str) -> None:
+    def _read_texts(self, vid: str, beside: _Beside) -> None:
         """Its name, and the subtitles beside it, where they are not what they were."""
         row = self._row(vid)
         path, number = Path(row["path"]), int(row["number"])
         found: list[tuple[str, float | None, float | None, str]] = [
             ("name", None, None, re.sub(r"[\W_]+", " ", f"{path.parent.name} {path.stem}"))]
-        for beside in _subtitles(path):
+        for file in beside.subtitles(path):
             try:
-                parse = srt_parse if beside.suffix.lower() == ".srt" else vtt_parse
-                for told in parse(beside, Reading()).values():
+                parse = srt_parse if file.suffix.lower() == ".srt" else vtt_parse
+                for told in parse(file, Reading()).values():
                     found += [("said", s.start, s.end, s.sentence) for s in told.annotations if s.sentence]
             except CuemarkError as error:
                 say(f"subtitles left out: {error}")
@@ -707,15 +651,20 @@ class Library:
 
     def _settle(self, result: Indexed) -> None:
         """What is worth doing when all are in: copies, a smaller file, an index."""
-        before = self._count("copies")
-        for vid in result.done:
-            self._find_copies(vid)
+        before, end = self._count("copies"), int(self._meta("clip"))
+        new = self._db.execute("SELECT number FROM videos WHERE state = 'ok' AND clip >= ? ORDER BY clip",
+                               (self._meta("compared") or 0,)).fetchall()  # those of a run that was killed, too
+        pairs: set[tuple[int, int]] = set()
+        for number, in new:
+            self._find_copies(number, pairs)
+        if new:
+            with self._writing() as db:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('compared', ?)", (end,))
         result.copies = self._count("copies") - before
         live = self._alive()
         clips, stretches = (self._store(name, live.generation) for name in ("clips", "stretches"))
         if not (isinstance(clips, FileVectors) and isinstance(stretches, FileVectors)):
             return
-        end = int(self._meta("clip"))
         if end > 2 * int((live.clips[:, 2] - live.clips[:, 1]).sum()) and end > 1000:
             (new_clips, moved), (_, pieces) = clips.compacted(live.clips), stretches.compacted(live.stretches)
             with self._writing() as db:
@@ -723,7 +672,8 @@ class Library:
                            "WHERE state != 'ok'")
                 db.executemany("UPDATE videos SET clip = ? WHERE number = ?", moved[:, 1::-1].tolist())
                 db.executemany("UPDATE videos SET stretch = ? WHERE number = ?", pieces[:, 1::-1].tolist())
-                for key, value in (("generation", new_clips.generation), ("clip", int(moved[:, 2].max(initial=0))),
+                end = int(moved[:, 2].max(initial=0))
+                for key, value in (("generation", new_clips.generation), ("clip", end), ("compared", end),
                                    ("stretch", int(pieces[:, 2].max(initial=0)))):
                     db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
             live = self._alive()
@@ -732,67 +682,55 @@ class Library:
         assert isinstance(stretches, FileVectors)
         clips.sweep()
         stretches.sweep()
-        result.index = clips.settle(live.clips, int(self._meta("clip")))
+        result.index = clips.settle(live.clips, end)
 
     # ------------------------------------------------------------------ near-identical footage
 
     def _count(self, table: str) -> int:
         return int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
-    def _find_copies(self, vid: str) -> None:
-        """Compare a video with those that have stretches like its own, and note which hold the same footage."""
-        live, number = self._alive(), self._number(vid)
-        own = live.stretches[live.stretches[:, 0] == number]
-        if not len(own):
-            return
-        mine = self._rows_of(number)
-        asked = _means(mine, _stretches(mine, self._grid(number)))
-        scores, numbers = self._store("stretches", live.generation).nearest(asked.astype(np.float32), 8,
-                                                                            live.stretches, True)
-        near = owners_of(numbers[scores >= ALIKE], live.stretches)
+    def _find_copies(self, number: int, pairs: set[tuple[int, int]]) -> None:
+        """Compare a video with those that have stretches like its own, and note which hold the same footage.
+
+        Args:
+            pairs: what has been compared already; this adds to it.
+        """
+        live = self._alive()
+
+        def rows_of(video: int) -> Floats:
+            place, = np.flatnonzero(live.clips[:, 0] == video)
+            return np.asarray(self._vectors(live, int(place)), np.float32)
+
+        mine, grid = rows_of(number), self._grid(number)
+        asked = copies.means(mine, copies.stretches(mine, grid))
+        scores, numbers = self._store("stretches", live.generation).nearest(asked, 8, live.stretches, True)
+        near = owners_of(numbers[scores >= copies.ALIKE], live.stretches)
         owners, counts = np.unique(live.stretches[near[near >= 0], 0], return_counts=True)
+        others = [n for n in owners[np.argsort(-counts, kind="stable")][:16].tolist() if n != number]
+        rows = self._rows_by([number, *others])
         found = []
-        for other in owners[np.argsort(-counts, kind="stable")][:16].tolist():
-            if other == number:
+        for other in others:
+            pair = (min(number, other), max(number, other))
+            if pair in pairs:
                 continue
-            a, b = self._row_of(number), self._row_of(other)
-            if a["mark"] == b["mark"]:
-                found.append((*sorted((number, other)), 0.0, 1.0))
-            elif abs(a["step"] - b["step"]) < 1e-6:
-                shift, correlation = aligned(mine, self._rows_of(other))
-                if correlation >= SAME:
+            pairs.add(pair)
+            if rows[number]["mark"] == rows[other]["mark"]:
+                found.append((*pair, 0.0, 1.0))
+            elif abs(rows[number]["step"] - rows[other]["step"]) < 1e-6:
+                shift, correlation = copies.aligned(mine, rows_of(other))
+                if correlation >= copies.SAME:
                     shift = shift if number < other else -shift
-                    found.append((*sorted((number, other)), shift * a["step"], correlation))
+                    found.append((*pair, shift * grid.step, correlation))
         if found:
             with self._writing() as db:
                 db.executemany("INSERT OR REPLACE INTO copies VALUES (?, ?, ?, ?)", found)
 
-    def _shifts(self, numbers: Sequence[int]) -> dict[int, tuple[int, float]]:
-        """Of each video the one that stands for its footage among these, and the seconds between their clocks."""
-        stands = {number: (number, 0.0) for number in numbers}
-        known = set(numbers)
-        if not known:
-            return stands
-        pairs: dict[int, list[tuple[int, float]]] = {}
+    def _standing(self, numbers: Sequence[int]) -> dict[int, tuple[int, float]]:
+        """Of each video the one that stands for its footage among these (:func:`cuemark.copies.standing`)."""
+        known = list(dict.fromkeys(numbers))
         marks = ",".join("?" * len(known))
-        for a, b, shift, _ in self._db.execute(f"SELECT * FROM copies WHERE a IN ({marks}) AND b IN ({marks})",
-                                               [*known, *known]):
-            pairs.setdefault(a, []).append((b, -shift))  # a time t of b is t - shift of a
-            pairs.setdefault(b, []).append((a, shift))
-        seen: set[int] = set()
-        for first in numbers:
-            if first in seen:
-                continue
-            waiting = [(first, 0.0)]
-            while waiting:
-                number, shift = waiting.pop()
-                if number in seen:
-                    continue
-                seen.add(number)
-                stands[number] = first, shift
-                # a time t of `number` is t + its shift on the clock of the first
-                waiting += [(other, shift + more) for other, more in pairs.get(number, ())]
-        return stands
+        return copies.standing(known, self._db.execute(
+            f"SELECT a, b, shift FROM copies WHERE a IN ({marks}) AND b IN ({marks})", [*known, *known]).fetchall())
 
     # ------------------------------------------------------------------ what is there
 
@@ -802,7 +740,7 @@ class Library:
         Raises:
             CallError: a filter that cannot be meant.
         """
-        where, values = ("1", []) if filter is None else self._where(filter)
+        where, values = ("1", []) if filter is None else filter.condition()
         rows = self._db.execute(f"SELECT * FROM videos WHERE {where} ORDER BY id LIMIT ? OFFSET ?",
                                 [*values, -1 if limit is None else limit, offset])
         return [_entry(row) for row in rows]
@@ -1023,19 +961,20 @@ class Library:
             raise CallError("there is nothing to look for; say it in a sentence.")
         self._fits(localizer, query)
         live = self._alive()
-        spans, allowed = live.clips, None
-        if filter is not None and not filter.empty:
-            where, values = self._where(filter)
-            allowed = {n for n, in self._db.execute(f"SELECT number FROM videos WHERE {where}", values)}
-            spans = live.clips[np.isin(live.clips[:, 0], list(allowed))]
+        filter = filter or Filter()
+        where, values = filter.condition()
+        spans = live.clips
+        if not filter.empty:
+            allowed = [n for n, in self._db.execute(f"SELECT number FROM videos WHERE {where}", values)]
+            spans = live.clips[np.isin(live.clips[:, 0], allowed)]
             if filter.label is not None:
                 spans = self._labelled(spans, filter.label)
         asked = self._asked(query) if isinstance(query, Shown) or self.space is not None else None
-        seen: list[_Candidate] = []
+        seen: list[Candidate] = []
         best = None
         if asked is not None:
             (cosines,), (numbers,) = self._store("clips", live.generation).nearest(
-                asked[None], 50 + 10 * top, spans, allowed is None)
+                asked[None], 50 + 10 * top, spans, filter.empty)
             strength = self._strength(live) if isinstance(query, str) else None
             if strength is not None and floor is not None:  # what would be left out afterwards need not be looked at
                 worth = np.array([strength.cdf(float(c) + 1e-3) >= floor for c in cosines])
@@ -1049,11 +988,11 @@ class Library:
             best = max((c.segment.score or 0.0 for c in seen), default=None)
             if strength is not None and floor is not None:
                 seen = [c for c in seen if (c.segment.score or 0.0) >= floor]
-        told = self._by_words(query, allowed) if isinstance(query, str) else []
-        candidates = _fused(seen, told)
-        if filter is not None and filter.label is not None:
+        told = self._by_words(query, where, values) if isinstance(query, str) else []
+        candidates = ranking.fused(seen, told)
+        if filter.label is not None:
             candidates = [c for c in candidates if self._overlaps(c, filter.label)]
-        hits = self._hits(self._once(candidates)[:top], query)
+        hits = self._hits(ranking.once(candidates, self._standing([c.number for c in candidates]))[:top], query)
         return Found(hits, floor if isinstance(query, str) else None, best, time.monotonic() - began)
 
     def _fits(self, localizer: TrainedLocalizer | None, query: str | Shown) -> None:
@@ -1096,7 +1035,7 @@ class Library:
         return np.concatenate(found)
 
     def _refined(self, query: str | Shown, asked: Floats, numbers: Ints, live: _Live, top: int,
-                 localizer: TrainedLocalizer | None, config: similarity.Config | None) -> list[_Candidate]:
+                 localizer: TrainedLocalizer | None, config: similarity.Config | None) -> list[Candidate]:
         """The second stage: the videos of the best clips, looked at closely. Best first by cosine."""
         real, spans = numbers >= 0, live.clips
         places = owners_of(numbers[real], spans)
@@ -1110,52 +1049,36 @@ class Library:
             number, first, last = spans[place].tolist()
             with _leaving_out():
                 if number in rows and rows[number]["clips"] == last - first:  # else changed under the search
-                    seen[place] = self._vectors(live, number, first, last)
+                    seen[place] = self._vectors(live, place)
         if len(live.shots) > SHOTS:
             live.shots.clear()
 
-        def curve_of(place: int) -> similarity.Curve:
-            row, data = rows[int(spans[place, 0])], torch.from_numpy(seen[place]).float()
-            shots = live.shots.get(place)
-            if shots is None:
-                shots = live.shots[place] = similarity.boundaries(data.numpy())
-            return similarity.Curve(torch.mv(data, heard).numpy(), self._grid_of(row), float(row["duration"]), shots)
+        def compared(place: int) -> tuple[np.ndarray, np.ndarray]:
+            data = torch.from_numpy(seen[place]).float()
+            return data.numpy(), torch.mv(data, heard).numpy()
 
         heard = torch.from_numpy(asked)
-        curves = dict(zip(seen, threads().map(curve_of, seen)))
+        looked = dict(zip(seen, threads().map(compared, seen)))
+        shots = {place: known for place in looked if (known := live.shots.get(place)) is not None}
+        new = [place for place in looked if place not in shots]
+        shots |= zip(new, similarity.boundaries_of([looked[place][0] for place in new]))
+        live.shots.update(shots)
+        curves = {place: similarity.Curve(cosines, self._grid_of(row), float(row["duration"]), shots[place])
+                  for place, (_, cosines) in looked.items() for row in [rows[int(spans[place, 0])]]}
         if localizer is not None and isinstance(query, str):
             moments = self._localized(query, {place: rows[int(spans[place, 0])]["id"] for place in curves}, localizer)
             why = f"looks like it, bounds by {localizer.name}"
         else:
             moments = dict(zip(curves, similarity.moments_of(list(curves.values()), config)))
             why = "looks like it" if isinstance(query, str) else "looks like the example"
-        found = []
-        for place, answers in moments.items():
-            curve, grid, number = curves[place].cosines, curves[place].grid, int(spans[place, 0])
-            centres, hit = grid.centres, np.sort(clips[place])
-            bounds = times(answers)
-            firsts, lasts = np.searchsorted(centres, bounds[:, 0]), np.searchsorted(centres, bounds[:, 1], "right")
-            hits = np.searchsorted(hit, lasts) > np.searchsorted(hit, firsts)
-            kept: list[Segment] = []
-            for i, moment in enumerate(answers):
-                if localizer is None and not hits[i]:
-                    continue  # of this video, another moment is meant
-                if any(moment.overlap(other) > 0.5 * min(moment.duration, other.duration) for other in kept):
-                    continue  # within a better one, or around it
-                first, last = int(firsts[i]), int(lasts[i])
-                at = (first + int(curve[first:last].argmax()) if first < last
-                      else int(np.abs(centres - moment.middle).argmin()))
-                kept.append(moment)
-                found.append(_Candidate(number, Segment(moment.start, moment.end), float(curve[at]),
-                                        float(np.clip(centres[at], moment.start, moment.end)), [why]))
-            if not kept:  # what was hit stands out of no neighbourhood: then it alone
-                at = clips[place][0]
-                start, end = grid.windows[at].clip(0.0, curves[place].duration).tolist()
-                found.append(_Candidate(number, Segment(start, end), float(curve[at]), (start + end) / 2, [why]))
+        found = [candidate for place, answers in moments.items() for candidate in ranking.around(
+            int(spans[place, 0]), curves[place], clips[place], answers, why, localizer is not None)]
         return sorted(found, key=lambda c: -(c.similarity or 0.0))
 
-    def _vectors(self, live: _Live, number: int, first: int, last: int) -> np.ndarray:
-        """The clips of a video where they are compared: as they are searched, where that is a file."""
+    def _vectors(self, live: _Live, place: int) -> np.ndarray:
+        """The clips of a video, by its row in ``live.clips``, where they are compared: as they are searched, where that
+        is a file."""
+        number, first, last = live.clips[place].tolist()
         store = self._store("clips", live.generation)
         return store.rows(last)[first:last] if isinstance(store, FileVectors) else self._rows_of(number)
 
@@ -1184,18 +1107,16 @@ class Library:
                     self._db.execute("INSERT OR REPLACE INTO meta VALUES ('nothing', ?)", (json.dumps(kept),))
             return NormalDist(kept[0], kept[1])
 
-    def _by_words(self, query: str, allowed: set[int] | None) -> list[_Candidate]:
-        """Texts that hold all the words of a sentence, by bm25."""
+    def _by_words(self, query: str, where: str, values: Sequence[Any]) -> list[Candidate]:
+        """Texts that hold all the words of a sentence, by bm25, of the videos that a condition leaves."""
         if not (words := match_of(query)):
             return []
         rows = self._db.execute(
             "SELECT t.video, t.kind, t.start, t.end, t.text, v.duration FROM words JOIN texts t ON t.id = words.rowid "
-            "JOIN videos v ON v.number = t.video WHERE words MATCH ? AND v.state = 'ok' ORDER BY bm25(words) LIMIT ?",
-            (words, WORDS)).fetchall()
+            "JOIN videos v ON v.number = t.video WHERE words MATCH ? AND v.number IN (SELECT number FROM videos WHERE "
+            f"{where}) ORDER BY bm25(words) LIMIT ?", (words, *values, WORDS)).fetchall()
         found = []
         for row in rows:
-            if allowed is not None and row["video"] not in allowed:
-                continue
             start, end = (0.0, row["duration"]) if row["start"] is None else (row["start"], row["end"])
             end = min(end, row["duration"])
             if not start <= end:
@@ -1203,73 +1124,22 @@ class Library:
             word = {"said": "said", "name": "its name is", "annotation": "described as",
                     "correction": "described as"}[row["kind"]]
             text = row["text"] if len(row["text"]) <= 120 else row["text"][:119] + "…"
-            found.append(_Candidate(row["video"], Segment(start, end, None, 1.0), None, (start + end) / 2,
+            found.append(Candidate(row["video"], Segment(start, end, None, 1.0), None, (start + end) / 2,
                                     [f"{word} “{text}”"]))
         return found
 
-    def _overlaps(self, candidate: _Candidate, label: str) -> bool:
+    def _overlaps(self, candidate: Candidate, label: str) -> bool:
         s = candidate.segment
         return self._db.execute(
             "SELECT 1 FROM segments WHERE video = ? AND label = ? AND start <= ? AND end >= ? LIMIT 1",
             (candidate.number, label, s.end, s.start)).fetchone() is not None
 
-    def _once(self, candidates: Sequence[_Candidate]) -> list[_Candidate]:
-        """Without what overlaps something better, in its video or in one that holds the same footage."""
-        if not candidates:
-            return []
-        stands = self._shifts(list(dict.fromkeys(c.number for c in candidates)))
-        spans = times([c.segment for c in candidates])
-        spans = spans + np.array([stands[c.number][1] for c in candidates])[:, None]
-        footage = np.array([stands[c.number][0] for c in candidates], np.int64)
-        ranks = np.arange(len(candidates), 0, -1, dtype=np.float64)
-        kept, _ = hard_nms(spans, ranks, 0.5, groups=footage)
-        overlap = tiou(spans, spans[kept])
-        for i, candidate in enumerate(candidates):
-            same = [k for j, k in enumerate(kept) if footage[k] == footage[i] and overlap[i, j] > 0.5]
-            if same and same[0] != i and candidate.number != candidates[same[0]].number:
-                vid = self._row_of(candidate.number)["id"]
-                if vid not in candidates[same[0]].also:
-                    candidates[same[0]].also.append(vid)
-        return [candidates[i] for i in kept]
-
-    def _hits(self, candidates: Sequence[_Candidate], query: str | Shown) -> list[Hit]:
-        rows = self._rows_by([c.number for c in candidates])
+    def _hits(self, candidates: Sequence[Candidate], query: str | Shown) -> list[Hit]:
+        rows = self._rows_by([number for c in candidates for number in (c.number, *c.also)])
         asked = query if isinstance(query, str) else f"{query.file}:{query.start:g}-{query.end:g}"
         return [Hit(rows[c.number]["id"], Path(rows[c.number]["path"]), replace(c.segment, query=asked), c.similarity,
-                    c.picture, "; ".join(c.why), tuple(c.also)) for c in candidates if c.number in rows]
-
-    def _where(self, filter: Filter) -> tuple[str, list[Any]]:
-        """A filter as a condition on videos that are there."""
-        conditions: list[str] = ["state = 'ok'"]
-        values: list[Any] = []
-        for condition, value in (("duration >= ?", filter.longer), ("duration <= ?", filter.shorter)):
-            if value is not None:
-                within("longer" if ">" in condition else "shorter", value, 0)
-                conditions.append(condition)
-                values.append(value)
-        for name, sign, late in (("since", ">=", 0), ("until", "<", 1)):
-            if (day := getattr(filter, name)) is not None:
-                conditions.append(f"modified {sign} ?")
-                values.append(_day(name, day, late))
-        if filter.folder is not None:
-            folder = os.path.abspath(filter.folder).rstrip(os.sep) + os.sep
-            conditions.append("substr(path, 1, ?) = ?")
-            values += [len(folder), folder]
-        if filter.label is not None:
-            conditions.append("number IN (SELECT video FROM segments WHERE label = ?)")
-            values.append(filter.label)
-        if filter.text is not None:
-            if not (words := match_of(filter.text)):
-                raise CallError(f"there is no word in the text '{filter.text}' to look for; give some.")
-            # all the words of the filter, in any texts of the video
-            for word in words.split(" "):
-                conditions.append("number IN (SELECT video FROM texts WHERE id IN "
-                                  "(SELECT rowid FROM words WHERE words MATCH ?))")
-                values.append(word)
-        if filter.ids is not None:
-            conditions.append(f"id IN ({','.join('?' * len(filter.ids))})")
-            values += list(filter.ids)
-        return " AND ".join(conditions), values
+                    c.picture, "; ".join(c.why), tuple(rows[number]["id"] for number in c.also if number in rows))
+                for c in candidates if c.number in rows]
 
     # ------------------------------------------------------------------ rows
 
@@ -1315,79 +1185,6 @@ def _leaving_out() -> Iterator[None]:
         _log.warning("%s", error)
 
 
-def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
-    """The shift at which two sequences are most alike, and how alike they are then.
-
-    Both lose the mean of the two together; then, for every shift that lays at least half of the shorter one (and
-    :data:`SHORTEST_COPY` rows) over the other, the mean of the cosines of rows that lie over each other.
-
-    Args:
-        a: ``(T, D)`` rows.
-        b: ``(S, D)``.
-
-    Returns:
-        ``shift``: row ``i`` of ``a`` lies over row ``i + shift`` of ``b``; and the mean cosine, 0 where no shift is
-        long enough.
-    """
-    least = max(SHORTEST_COPY, math.ceil(min(len(a), len(b)) / 2))
-    if min(len(a), len(b)) < least:
-        return 0, 0.0
-    middle = np.concatenate([a, b]).mean(0)
-    a, b = _unit(a - middle), _unit(b - middle)
-    count = len(a) + len(b) - 1
-    size = 1 << (count - 1).bit_length()
-    # the sums along all diagonals of a @ b.T, number by number of the vectors, by the convolution theorem
-    spectrum = np.fft.rfft(a, size, axis=0) * np.conj(np.fft.rfft(b, size, axis=0))
-    sums = np.fft.irfft(spectrum.sum(1), size)
-    shifts = np.arange(-(len(b) - 1), len(a))
-    shared = np.minimum(len(a), len(b) + shifts) - np.maximum(0, shifts)
-    mean = np.where(shared >= least, sums[shifts] / np.maximum(shared, 1), -1.0)
-    best = int(mean.argmax())
-    return int(-shifts[best]), float(max(mean[best], 0.0))
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """``(T, D)`` rows at length 1; zeros stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-
-
-def _means(rows: np.ndarray, cells: Ints) -> np.ndarray:
-    """What stands for each piece (:func:`_stretches`) of a video: the direction of the mean of its rows."""
-    return _unit(np.add.reduceat(rows, cells[:-1], axis=0) if len(rows) else rows)
-
-
-def match_of(text: str) -> str:
-    """A text as FTS5 looks for all of its words: each a string of its own, so that nothing in it is an operator."""
-    return " ".join(f'"{word}"' for word in re.findall(r"\w+", text)[:32])
-
-
-def _fused(seen: Sequence[_Candidate], told: Sequence[_Candidate]) -> list[_Candidate]:
-    """Two rankings as one by reciprocal ranks; what overlaps in one video is one answer, with both reasons."""
-    for rank, candidate in enumerate(seen):
-        candidate.rank = 1 / (FUSED + 1 + rank)
-    alone = []
-    for rank, words in enumerate(told):
-        words.rank = 1 / (FUSED + 1 + rank)
-        match = next((c for c in seen if c.number == words.number and c.segment.overlap(words.segment) > 0), None)
-        if match is None:
-            alone.append(words)
-        elif words.why[0] not in match.why:
-            if len(match.why) == 1:  # the first text counts, its like only says why
-                match.rank += words.rank
-            if len(match.why) < 4:
-                match.why += words.why
-    return sorted([*seen, *alone], key=lambda c: -c.rank)
-
-
-def _stretches(rows: np.ndarray, grid: Grid) -> Ints:
-    """First cells of the pieces between changes of shot, of :data:`LONGEST_STRETCH` at most, and the count of cells."""
-    most = max(1, int(LONGEST_STRETCH / grid.step))
-    edges = np.concatenate([[0], similarity.boundaries(rows), [len(rows)]]).astype(np.int64)
-    cells = [np.linspace(a, b, -(-(b - a) // most) + 1).round().astype(np.int64)[:-1]
-             for a, b in zip(edges[:-1].tolist(), edges[1:].tolist())]
-    return np.concatenate([*cells, edges[-1:]])
-
-
 def _entry(row: sqlite3.Row) -> Entry:
     return Entry(row["id"], Path(row["path"]), row["state"], float(row["duration"] or 0.0), int(row["clips"] or 0),
                  float(row["modified"] or 0.0), int(row["size"] or 0), row["reason"])
@@ -1420,19 +1217,20 @@ def _named(path: Path, taken: set[str]) -> str:
     return f"{stem}-{blake2b(str(path).encode(), digest_size=4).hexdigest()}"
 
 
-def _subtitles(path: Path) -> list[Path]:
-    """``NAME.srt``, ``NAME.vtt`` and ``NAME.LANGUAGE.srt`` … beside a video."""
-    pattern = re.compile(re.escape(path.stem) + r"(\.[\w-]{2,12})?\.(srt|vtt)", re.IGNORECASE)
-    try:
-        return sorted(p for p in path.parent.iterdir() if pattern.fullmatch(p.name) and p.is_file())
-    except OSError:
-        return []
+class _Beside:
+    """What lies beside videos; each folder is listed once."""
 
+    def __init__(self) -> None:
+        self._found: dict[Path, list[Path]] = {}
 
-def _day(name: str, day: str, late: int) -> float:
-    """The beginning of a day, or of the one after it, here, in seconds since 1970."""
-    try:
-        begin = time.strptime(day, "%Y-%m-%d")
-        return time.mktime((begin.tm_year, begin.tm_mon, begin.tm_mday + late, 0, 0, 0, 0, 0, -1))
-    except (ValueError, OverflowError):
-        raise CallError(f"{name} must be a day such as 2026-01-31, got '{day}'.") from None
+    def subtitles(self, path: Path) -> list[Path]:
+        """``NAME.srt``, ``NAME.vtt`` and ``NAME.LANGUAGE.srt`` … of a video."""
+        if path.parent not in self._found:
+            try:
+                self._found[path.parent] = sorted(p for p in path.parent.iterdir()
+                                                  if p.suffix.lower() in (".srt", ".vtt") and p.is_file())
+            except OSError:
+                self._found[path.parent] = []
+        stem = path.stem.lower()
+        return [p for p in self._found[path.parent]
+                if p.name.lower().startswith(stem) and _SUBTITLES.fullmatch(p.name.lower()[len(stem):])]

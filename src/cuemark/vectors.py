@@ -9,21 +9,28 @@ int64 rows of an owner and its numbers, first and one past the last, by rising f
 store     what is on disk                                      search
 ========  ===================================================  ======================================================
 file      ``NAME-GENERATION.f16``, rows of float16, mapped     products in float32, block by block: exact
-+ faiss   ``NAME-GENERATION.faiss``: inverted lists of 8 bits  candidates of some lists, scored again on the rows; what
-          a number, for the rows there were when it was made   came later is searched exactly
++ faiss   ``NAME-GENERATION.faiss``: 2 bits a number, for the  all codes are looked through, and the best of them scored
+          rows there were when it was made                     again on the rows; what came later is searched exactly
 Qdrant    a collection on a server                             the server's
 ========  ===================================================  ======================================================
 
 The promise is three functions, ``put``, ``nearest`` and ``drop``; :func:`opened` chooses.
+
+The index is a product quantizer (Jégou et al., TPAMI 2011): 4 bits for each two numbers of a row, whose tables fit into
+registers (André et al., "Cache locality is not enough", VLDB 2015; faiss' ``PQFastScan``). It has no lists to choose
+among: a sentence is far from all clips (a cosine of 0.3, say), so the lists nearest to it are not those of the clips
+nearest to it, and looking into a few of them loses half of the answers (``docs/scale.md``). Looking through everything
+costs 13 ms of a core for a million rows of 512 numbers.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -44,14 +51,18 @@ BLOCK = 1 << 14
 """Rows that a thread answers for at a time."""
 FEW = 1 << 10
 """Of them, so many are widened and multiplied together: they fit into a cache, which halves the time."""
-APPROXIMATE_FROM = 200_000
-"""Vectors from which faiss is worth an index: exact search of so many takes about 50 ms on two cores."""
-TAIL = 0.2
+APPROXIMATE_FROM = 100_000
+"""Vectors from which faiss is worth an index: exact search of so many takes about 25 ms on two cores."""
+TAIL = 0.05
 """Share of rows that may have come since an index was made before another is."""
+PIECE = 1 << 19
+"""Rows of an index that a thread looks through at a time."""
 RECALL = 0.97
-"""Share of the exact 20 nearest that an index has to find when it is made, on sums of two rows."""
+"""Share of the exact 20 nearest that an index shall find when it is made."""
+CANDIDATES = (1000, 4000, 16000)
+"""Of an index, so many rows are scored again: the first of these that reaches :data:`RECALL`."""
 RESCORED = 5
-"""Candidates of an index for each answer: 8 bits a number misjudge their order a little."""
+"""Candidates for each answer at least: 2 bits a number misjudge their order."""
 
 
 class Vectors(Protocol):
@@ -113,6 +124,19 @@ def owners_of(numbers: Ints, spans: Ints) -> Ints:
 # ---------------------------------------------------------------------------------------------- a file
 
 
+@dataclass(frozen=True)
+class _Index:
+    """Codes of the first rows, in pieces of :data:`PIECE`, the last one smaller."""
+
+    pieces: list[Any]
+    candidates: int
+
+    @property
+    def count(self) -> int:
+        """Rows that it has codes of."""
+        return sum(int(piece.ntotal) for piece in self.pieces)
+
+
 class FileVectors:
     """Rows of float16 in one file, and an index of them where there are many and faiss is installed."""
 
@@ -120,7 +144,7 @@ class FileVectors:
         self.folder, self.name, self.dim, self.generation = folder, name, dim, generation
         self._lock = threading.Lock()
         self._rows: np.ndarray | None = None
-        self._index: Any = None
+        self._index: _Index | None = None
         self._indexed: tuple[int, int] | None = None  # of the index's file: when it was written, and its size
 
     @property
@@ -175,10 +199,10 @@ class FileVectors:
         index = self._opened_index() if alive > APPROXIMATE_FROM else None
         if index is None:
             return self.exact(queries, top, spans)
-        covered = int(index.ntotal)
+        covered = index.count
         late = spans[spans[:, 2] > covered].copy()
         late[:, 1] = np.maximum(late[:, 1], covered)
-        return _best([self._approximate(index, queries, top, spans, covered, all_), self.exact(queries, top, late)],
+        return _best([self._approximate(index, queries, top, spans, all_), self.exact(queries, top, late)],
                      len(queries), top)
 
     def exact(self, queries: Floats, top: int, spans: Ints) -> tuple[Floats, Ints]:
@@ -201,24 +225,37 @@ class FileVectors:
 
         return _best(list(threads().map(best, _blocks(spans))), len(queries), top)
 
-    def _approximate(self, index: Any, queries: Floats, top: int, spans: Ints, covered: int, all_: bool
-                     ) -> tuple[Floats, Ints]:
-        faiss = _faiss()
-        wanted = min(RESCORED * top, covered)
-        options = faiss.SearchParametersIVF(nprobe=index.nprobe)
+    def _approximate(self, index: _Index, queries: Floats, top: int, spans: Ints, all_: bool) -> tuple[Floats, Ints]:
+        faiss, covered = _faiss(), index.count
+        wanted = min(max(RESCORED * top, index.candidates), covered)
+        bits = None
         if not all_ or int((spans[:, 2] - spans[:, 1]).sum()) < int(spans[-1, 2]):  # a choice, or some are gone
-            chosen, numbers = np.zeros(covered, bool), numbers_of(spans)
-            chosen[numbers[numbers < covered]] = True
-            bits = np.packbits(chosen, bitorder="little")
-            selector = faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))
-            options = faiss.SearchParametersIVF(nprobe=index.nprobe, sel=selector)
-        _, numbers = index.search(queries, wanted, params=options)
-        rows = self.rows(covered)
-        near = np.take(rows, np.maximum(numbers, 0).ravel(), axis=0).astype(np.float32)
-        products = np.einsum("qd,qnd->qn", queries, near.reshape(*numbers.shape, self.dim))
-        return _best([(np.where(numbers >= 0, products, -np.inf).astype(np.float32), numbers)], len(queries), top)
+            edges = np.zeros(max(covered, int(spans[-1, 2])) + 1, np.int8)
+            edges[spans[:, 1]] += 1
+            edges[spans[:, 2]] -= 1
+            bits = np.packbits(np.cumsum(edges[:covered], dtype=np.int8).view(bool), bitorder="little")
 
-    def _opened_index(self) -> Any:
+        def look(which: int) -> tuple[Floats, Ints]:
+            faiss.omp_set_num_threads(1)  # of this thread alone
+            options, first = None, which * PIECE
+            if bits is not None:
+                mine = bits[first // 8 : (first + PIECE) // 8]
+                options = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(len(mine) * 8, faiss.swig_ptr(mine)))
+            scores, found = index.pieces[which].search(queries, wanted, params=options)
+            return scores, np.where(found >= 0, found + first, -1)
+
+        scores, numbers = (np.concatenate(part, axis=1)
+                           for part in zip(*threads().map(look, range(len(index.pieces)))))
+        rows, found = self.rows(covered), []
+        for query, score, near in zip(torch.from_numpy(queries), scores, numbers):
+            if len(near) > wanted:
+                near = near[np.argpartition(-score, wanted)[:wanted]]
+            near = np.sort(near[near >= 0])  # in the order of the file
+            products = torch.mv(torch.from_numpy(np.take(rows, near, axis=0)).float(), query).numpy()
+            found.append(_best([(products[None], near[None])], 1, top))
+        return np.concatenate([s for s, _ in found]), np.concatenate([n for _, n in found])
+
+    def _opened_index(self) -> _Index | None:
         """The index as it is on disk now; None without one, or without faiss."""
         try:
             found = self.index_path.stat()
@@ -228,9 +265,9 @@ class FileVectors:
         with self._lock:
             if self._indexed != (found.st_mtime_ns, found.st_size):
                 try:
-                    self._index = faiss.read_index(str(self.index_path))
-                except RuntimeError as error:  # damaged: search is exact until it is made anew
-                    say(f"'{self.index_path}' cannot be read ({str(error).splitlines()[0]}); remove it.")
+                    self._index = _read(faiss, self.index_path)
+                except (RuntimeError, ValueError, KeyError, TypeError) as error:  # then exact, until it is made anew
+                    say(f"'{self.index_path}' cannot be read ({str(error).splitlines()[0]}); index again.")
                     self._index = None
                 self._indexed = (found.st_mtime_ns, found.st_size)
             return self._index
@@ -242,7 +279,7 @@ class FileVectors:
             end: one past the last number that was ever given.
 
         Returns:
-            What was made: lists, lists looked into, recall of the exact 20 nearest; None: nothing was.
+            What was made (:meth:`build_index`); None: nothing was.
         """
         alive = int((spans[:, 2] - spans[:, 1]).sum())
         if alive <= APPROXIMATE_FROM:
@@ -253,40 +290,50 @@ class FileVectors:
             say(f"{alive} vectors are searched exactly; pip install \"cuemark[search]\" makes that quicker.")
             return None
         old = self._opened_index()
-        if old is not None and end - int(old.ntotal) <= TAIL * int(old.ntotal):
+        if old is not None and end - old.count <= TAIL * old.count:
             return None
         return self.build_index(spans, end)
 
     def build_index(self, spans: Ints, end: int) -> dict[str, float]:
-        """Make an index of the first ``end`` rows: k-means of a sample, inverted lists of 8 bits a number.
+        """Make an index of the first ``end`` rows.
 
-        As many lists are looked into as it takes to find :data:`RECALL` of the exact 20 nearest of 64 sums of two rows,
-        which lie between what is there, as sentences do.
+        As many candidates are scored again as it takes to find :data:`RECALL` of the exact 20 nearest of 64 queries: a
+        half of them sums of two rows, which lie between what is there; the other half 0.3 of a row and 0.95 of some
+        direction, which is as far from it as sentences are from clips.
+
+        Returns:
+            ``"candidates"``, and the ``"recall"`` with them.
         """
         faiss = _faiss()
-        rows, rng = self.rows(end), np.random.default_rng(0)
-        alive = numbers_of(spans)
-        lists = max(1, round(2 * math.sqrt(len(alive))))
-        index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(self.dim), self.dim, lists,
-                                              faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-        index.cp.niter, index.cp.max_points_per_centroid = 8, 40
-        sample = np.sort(rng.choice(alive, min(len(alive), 40 * lists), replace=False))
-        index.train(np.take(rows, sample, axis=0).astype(np.float32))
-        for first in range(0, end, BLOCK):
-            index.add(rows[first : min(first + BLOCK, end)].astype(np.float32))
-        pairs = np.take(rows, rng.choice(alive, 128), axis=0).astype(np.float32)
-        asked = pairs[:64] + pairs[64:]
-        asked /= np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-6)
-        exact = self.exact(asked, 20, spans)[1]
-        for probes in (4, 8, 16, 32, 64, 128, 256, 512, 1024, lists):
-            index.nprobe = min(probes, lists)
-            found = self._approximate(index, asked, 20, spans, end, True)[1]
+        rows, rng, alive = self.rows(end), np.random.default_rng(0), numbers_of(spans)
+
+        def drawn(count: int) -> Floats:
+            return np.take(rows, np.sort(rng.choice(alive, count)), axis=0).astype(np.float32)
+
+        # one inverted list, of everything: as quick as none, and it takes a choice of numbers, which none does not
+        parts = self.dim // 2 if self.dim % 2 == 0 else self.dim
+        empty = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(self.dim), self.dim, 1, parts, 4, faiss.METRIC_INNER_PRODUCT)
+        empty.by_residual = False
+        empty.train(drawn(min(len(alive), 20_000)))
+        pieces = []
+        for begin in range(0, end, PIECE):
+            pieces.append(faiss.clone_index(empty))
+            for first in range(begin, min(begin + PIECE, end), BLOCK):
+                pieces[-1].add(rows[first : min(first + BLOCK, begin + PIECE, end)].astype(np.float32))
+        asked = np.concatenate([drawn(32) + rng.permutation(drawn(32)),
+                                0.3 * drawn(32) + 0.95 * _unit(rng.standard_normal((32, self.dim), np.float32))])
+        asked = _unit(asked)
+        exact, recall = self.exact(asked, 20, spans)[1], 0.0
+        for candidates in CANDIDATES:
+            found = self._approximate(_Index(pieces, candidates), asked, 20, spans, True)[1]
             recall = float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(exact, found)]))
-            if recall >= RECALL or index.nprobe == lists:
+            if recall >= RECALL:
                 break
         with replacing(self.index_path, "wb") as file:
-            faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
-        return {"lists": lists, "probes": int(index.nprobe), "recall": recall}
+            file.write(json.dumps({"pieces": len(pieces), "candidates": candidates}).encode() + b"\n")
+            for piece in pieces:
+                faiss.write_index(piece, faiss.PyCallbackIOWriter(file.write))
+        return {"candidates": candidates, "recall": recall}
 
     def compacted(self, spans: Ints) -> tuple[FileVectors, Ints]:
         """The rows that live, in a file of the next generation; the spans there. The old file stays until it is not
@@ -306,6 +353,19 @@ class FileVectors:
                      *self.folder.glob(f".{self.name}-*.tmp")]:
             if path not in (self.path, self.index_path):
                 path.unlink(missing_ok=True)
+
+
+def _read(faiss: Any, path: Path) -> _Index:
+    """What :meth:`FileVectors.build_index` wrote."""
+    with open(path, "rb") as file:
+        told = json.loads(file.readline(1000))
+        reader = faiss.PyCallbackIOReader(file.read)
+        return _Index([faiss.read_index(reader) for _ in range(told["pieces"])], int(told["candidates"]))
+
+
+def _unit(rows: Floats) -> Floats:
+    """At length 1; zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
 
 
 @lru_cache(maxsize=1)
