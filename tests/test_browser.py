@@ -1,36 +1,36 @@
 """The page in a real browser: search, play, jump, correct, export; phone width; what screen readers are told.
 
-Chromium from the system through Playwright; skipped where one of them is not here. axe-core is not shipped: where
-``CUEMARK_AXE`` names a copy of it, its audit runs, too; our own checks of names and contrast always do.
+Chromium from the system through Playwright; skipped where one of them is not here. axe-core looks at every page and
+dialog by day and by night.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import pytest
-from tiny_library import HOSTILE, SENTENCE, make_library, pointing
+from tiny_library import HOSTILE, SENTENCE, clap_encoder, listening, make_library, pointing, strange
 
+from cuemark.extraction import ExtractConfig
 from cuemark.library import Library
-from cuemark.segments import Segment, read_truth
+from cuemark.segments import Segment, VideoTruth, read_truth
 
 pytest.importorskip("fastapi", reason="the server needs the extra: pip install 'cuemark[serve]'")
 pytest.importorskip("playwright.sync_api", reason="no Playwright here: pip install playwright")
-import uvicorn
+pytest.importorskip("axe_playwright_python", reason="no axe-core here: pip install axe-playwright-python")
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
+from cuemark.app.export import export
 from cuemark.app.guard import Limits
 from cuemark.app.server import create
 from cuemark.app.service import Service
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
-AXE = os.environ.get("CUEMARK_AXE")
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 
@@ -45,16 +45,8 @@ def made(tiny_world, tiny_text, tmp_path_factory):
              "other": {"a": [Segment(1.2, 3.1, "rocking", 0.4)]}}
     service = Service(library, lanes)
     app = create(service, limits=Limits(rate=1e6, burst=10**6, dear_rate=1e6, dear_burst=10**6))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 60
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://localhost:{port}", library
-    server.should_exit = True
-    thread.join(20)
+    with listening(app) as address:
+        yield address, library
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +180,157 @@ def test_keys_zoom_and_handles(tab):
     page.wait_for_function("() => !document.querySelector('dialog')")
 
 
+def test_what_the_keys_do_is_told(tab):
+    page = tab("/")
+    page.get_by_role("button", name="Add videos, keys and colours").click()
+    page.get_by_role("button", name="Keys", exact=True).click()
+    told = page.locator("dialog .keys")
+    assert told.locator("dt").count() == told.locator("dd").count() == 12
+    assert "accept it: it is saved" in told.inner_text()
+
+
+def test_a_library_of_one_broken_film(tab, tiny_text, tmp_path):
+    name = f"{'a name that nobody would give a film ' * 3}.mp4"
+    (tmp_path / "footage").mkdir()
+    (tmp_path / "footage" / name).write_bytes(b"no film")
+    library = Library.create(tmp_path / "library", clap_encoder(tiny_text), config=ExtractConfig(stride=4))
+    library.index([tmp_path / "footage"])
+    with listening(create(Service(library))) as address:
+        page = tab(address, PHONE)
+        page.locator(".card", has_text="failed").wait_for()
+        assert not re.search(r"\b(null|undefined|object)\b", page.locator("main").inner_text())
+        page.get_by_role("button", name="Add videos, keys and colours").click()
+        page.get_by_role("button", name="Look in its folders").click()
+        page.get_by_text("is damaged, cut off or not a video").wait_for()
+        page.locator("dialog #status", has_text="0 new videos, 1 left out").wait_for()  # not behind it
+        page.get_by_role("button", name="Keys", exact=True).click()
+        page.keyboard.press("Escape")
+        page.locator("dialog #status").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("body > #status").wait_for()
+        page.locator(".card a").click()
+        page.get_by_role("heading", name="This film cannot be shown").wait_for()
+        assert page.locator(".crumbs p").bounding_box()["height"] < 40  # one line, however long the name
+        assert audit(page) == []
+
+
+FOCUSED = "() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.trim()"
+
+
+def test_by_keyboard_alone(tab, made):
+    """Whoever came by keyboard stays where they were when what they stand on is drawn anew."""
+    page = tab("/video?id=b")
+    page.wait_for_selector(".lane.annotation .bar")
+    bars = page.locator(".lane.annotation .bar")
+    first, second = (bars.nth(i).get_attribute("aria-label") for i in (0, 1))
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if page.evaluate(FOCUSED) == first:
+            break
+    page.keyboard.press("Space")
+    page.wait_for_selector(".bar[aria-pressed=true]")
+    assert page.evaluate(FOCUSED) == first
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # chooses the one that has the focus, and accepts nothing
+    page.wait_for_function("name => document.querySelector('[aria-pressed=true]')?.ariaLabel === name", arg=second)
+    assert page.evaluate(FOCUSED) == second
+    assert made[1].corrections() == {}
+    page.keyboard.press("Enter")  # the chosen one is accepted
+    page.wait_for_selector(".lane.correction .bar")
+    assert page.evaluate(FOCUSED).endswith("Corrected")
+
+    page.locator(".moment [name=start]").focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("0:01.5")
+    page.keyboard.press("Tab")
+    assert page.evaluate(FOCUSED) == "Begins where the film is"
+    page.locator(".moment [name=end]").focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("0:02.5")
+    page.keyboard.press("Enter")
+    page.get_by_text("accepted 0:01.50 – 0:02.50").wait_for()
+    assert page.evaluate(FOCUSED) == "Accept"
+    (kept,) = read_truth(made[1].folder / "corrections.json")["b"].annotations
+    assert (kept.start, kept.end) == (1.5, 2.5)
+    page.keyboard.press("Delete")
+    page.get_by_text("taken back").wait_for()
+    assert made[1].corrections() == {}
+
+
+def test_a_job_can_be_cancelled(tab, made, monkeypatch):
+    library = made[1]
+    films = [library.folder.parent / "footage" / f"new{i}.avi" for i in range(2)]
+    for film in films:
+        strange(film, 1.0)
+    index, asked, unwanted = library.index, threading.Event(), threading.Event()
+
+    def slowly(*args, progress, **options):
+        def told(done, total, share):
+            wanted = progress(done, total, share)
+            while done >= 1 and wanted and not unwanted.wait(0.05):
+                asked.set()
+                wanted = progress(done, total, share)
+            return wanted
+        return index(*args, progress=told, **options)
+
+    monkeypatch.setattr(library, "index", slowly)
+    try:
+        page = tab("/")
+        page.get_by_role("button", name="Add videos, keys and colours").click()
+        page.get_by_role("button", name="Look in its folders").click()
+        page.get_by_text("the library's folders: 1 of 2 videos").wait_for()
+        assert asked.wait(30)
+        assert page.get_by_role("progressbar").count() == 1
+        page.get_by_role("button", name="Cancel: the library's folders").click()
+        page.get_by_text("the library's folders: cancelled, 1 of 2 videos").wait_for()
+        assert page.get_by_role("button", name="Cancel: the library's folders").count() == 0
+        assert len(library) == 6
+        monkeypatch.undo()
+        page.get_by_role("button", name="Look in its folders").click()
+        page.get_by_text("the library's folders: done, 1 of 1 video").wait_for()
+        assert len(library) == 7
+    finally:
+        unwanted.set()
+        for film in films:
+            film.unlink()
+        index([library.folder.parent / "footage"])
+    assert len(library) == 5
+
+
+@pytest.mark.parametrize("kind", ["copy", "exact"])
+def test_a_clip_plays_in_a_browser(browser, tab, tmp_path, kind):
+    page = tab("/video?id=a")
+    page.locator(".lane.prediction .bar").nth(1).click()  # 1 to 3 s
+    page.locator(".moment").get_by_role("button", name="Export").click()
+    with page.expect_download() as told:
+        page.locator(f"dialog [data-format=clip-{kind}]").click()
+    told.value.save_as(tmp_path / told.value.suggested_filename)
+    context = browser.new_context()
+    alone = context.new_page()
+    alone.goto((tmp_path / told.value.suggested_filename).as_uri())
+    alone.wait_for_function("() => document.querySelector('video').readyState >= 2")
+    assert alone.evaluate("document.querySelector('video').duration") == pytest.approx(2.0, abs=0.15)
+    alone.evaluate("() => { document.querySelector('video').currentTime = 1.5; }")
+    settled(alone, 1.5)
+    context.close()
+
+
+CUES = """text => new Promise(done => {
+    const track = document.createElement('track');
+    track.onload = () => done([...track.track.cues].map(c => [c.startTime, c.endTime, c.getCueAsHTML().textContent]));
+    track.src = URL.createObjectURL(new Blob([text], { type: 'text/vtt' }));
+    track.track.mode = 'hidden';
+    document.body.appendChild(document.createElement('video')).append(track);
+})"""
+
+
+def test_subtitles_are_cues_to_a_browser(tab):
+    told = (Segment(1.0, 2.5, "rocking", 0.9), Segment(3.0, 4.25, "x", sentence="a <b>star</b> & --> spins"))
+    made = export({"a": VideoTruth(10.0, told, "testing", 25.0)}, "webvtt")
+    cues = tab("about:blank").evaluate(CUES, made.data.decode())
+    assert cues == [[1.0, 2.5, "rocking"], [3.0, 4.25, "a <b>star</b> & --> spins"]]
+
+
 def test_names_and_captions_are_only_text(tab):
     page = tab("/videos")
     page.wait_for_selector(".card")
@@ -237,60 +380,30 @@ def test_phone_width(tab, path):
     assert small == [], "too small for a finger"
 
 
-NAMELESS = """() => [...document.querySelectorAll(
-    'a[href], button, input, select, textarea, video, img, [role=img], summary')]
-    .filter(e => e.tagName === 'IMG' ? !e.hasAttribute('alt') : !(
-        e.getAttribute('aria-label') || [...(e.labels ?? [])].some(l => l.textContent.trim())
-        || e.textContent.trim() || e.title))
-    .map(e => e.outerHTML.slice(0, 120))"""
-
-CONTRAST = """() => {
-    const pen = Object.assign(document.createElement('canvas'), { width: 1, height: 1 })
-        .getContext('2d', { willReadFrequently: true });
-    const parse = c => {
-        pen.clearRect(0, 0, 1, 1);
-        pen.fillStyle = c;
-        pen.fillRect(0, 0, 1, 1);
-        const [r, g, b, a] = pen.getImageData(0, 0, 1, 1).data;
-        return [r, g, b, a / 255];
-    };
-    const over = (top, under) => [0, 1, 2].map(i => top[3] * top[i] + (1 - top[3]) * under[i]);
-    const light = row => row.slice(0, 3).map(v => v / 255)
-        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-    const bad = [];
-    const left = '.time, .unseen, option, datalist, .status, noscript, [aria-hidden=true]';
-    for (const e of document.querySelectorAll('body *')) {
-        const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
-        if (!own || !e.offsetParent || e.closest(left)) continue;
-        const chain = [];
-        for (let p = e; p; p = p.parentElement) chain.unshift(parse(getComputedStyle(p).backgroundColor));
-        const ground = chain.reduce((under, top) => over(top, under), [255, 255, 255]);
-        const words = over(parse(getComputedStyle(e).color), ground);
-        const [a, b] = [light(ground), light(words)].sort((x, y) => y - x);
-        const ratio = (a + .05) / (b + .05);
-        if (ratio < 4.5) bad.push([e.className, e.textContent.trim().slice(0, 30), ratio]);
-    }
-    return bad;
-}"""
+def audit(page) -> list:
+    """What axe-core objects to, of any weight."""
+    found = Axe().run(page).response["violations"]
+    return [(one["id"], one["help"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everything_has_a_name_and_can_be_read(tab, scheme):
-    for path in ("/", f"/search?q={SENTENCE}", f"/video?id=a&q={SENTENCE}"):
-        page = tab(path, DESK, scheme)
-        page.wait_for_selector(".card:not(.ghost), .lane .bar")
-        assert page.evaluate(NAMELESS) == []
-        assert page.evaluate(CONTRAST) == []
-        assert page.locator("h1").count() == 1
-        assert page.locator("main").count() == 1
-        assert page.evaluate("document.documentElement.lang") == "en"
-        if AXE:
-            page.evaluate(Path(AXE).read_text())
-            found = page.evaluate("""() => axe.run().then(told => told.violations
-                .filter(v => ['serious', 'critical'].includes(v.impact))
-                .map(v => [v.id, v.nodes.map(n => n.target.join(' ')).slice(0, 3)]))""")
-            assert found == []
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)], ids=["light", "dark"])
+def test_axe_objects_to_nothing(tab, scheme, size):
+    page = tab("/", size, scheme)
+    for path in ("/", "/videos", "/search", "/search?q=entropy", f"/search?q={SENTENCE}", "/video?id=old",
+                 f"/video?id=a&q={SENTENCE}&q=another"):
+        page.goto(path)
+        page.wait_for_selector(".card:not(.ghost), .lane .bar, .empty")
+        assert audit(page) == [], path
+    page.locator(".lane.prediction .bar").first.click()
+    assert audit(page) == [], "a chosen moment"
+    page.locator(".moment").get_by_role("button", name="Export").click()
+    assert audit(page) == [], "export"
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Add videos, keys and colours").click()
+    page.wait_for_selector("dialog")
+    assert audit(page) == [], "the menu"
+    page.get_by_role("button", name="Keys", exact=True).click()
+    assert audit(page) == [], "keys"
 
 
 def test_colours_by_hand(tab):

@@ -144,7 +144,8 @@ def _copied(source: Path, moment: Segment, out: Path, form: str, _: int) -> tupl
     info = _ends(source, moment)
     with closing(video.pictures_from(source, moment.start)) as shown_first:
         begin = max(next(shown_first)[0], 0.0)  # of the picture that is shown then
-    first, last = info.start + begin, info.start + min(moment.end, info.duration)
+    # that picture at least: the last packet is found to a microsecond
+    first, last = info.start + begin, info.start + max(min(moment.end, info.duration), begin + 1e-5)
     with _opened(source) as (container, pictures):
         sound = container.streams.best("audio")
         streams = [pictures, *([sound] if sound is not None else [])]

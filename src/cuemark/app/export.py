@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cuemark.app.answers import Choice
 from cuemark.conversion import convert
 from cuemark.datasets import FORMATS
 from cuemark.errors import CallError, unknown
@@ -43,7 +44,7 @@ class Export:
     data: bytes
 
 
-def choices() -> list[dict[str, str]]:
+def choices() -> list[Choice]:
     """Every format that can be written: its name, title and group."""
     group = {name: title for title, names in GROUPS.items() for name in names}
     order = [*group, *(name for name in FORMATS if name not in group)]

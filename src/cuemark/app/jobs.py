@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Literal
 
+from cuemark.app.answers import State
 from cuemark.errors import CallError, CuemarkError
 
 KEPT = 100
@@ -52,7 +53,7 @@ class Job:
         self.done, self.total, self.share = done, total, round(share, 3)
         return not self.unwanted
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> State:
         """As it is answered."""
         return {"number": self.number, "kind": self.kind, "about": self.about, "state": self.state, "done": self.done,
                 "total": self.total, "share": self.share, "note": self.note, "result": self.result,
@@ -128,9 +129,9 @@ class Jobs:
         with self._guard:
             return sorted(self._jobs.values(), key=lambda job: -job.number)
 
-    async def events(self, job: Job, every: float = 0.2) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, job: Job, every: float = 0.2) -> AsyncIterator[State]:
         """Its states, whenever they change, until it has ended."""
-        before: dict[str, Any] | None = None
+        before: State | None = None
         while True:
             now = job.to_json()
             if now != before:

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Literal, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import torch
@@ -26,8 +26,10 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cuemark.app import answers
 from cuemark.app.export import choices
 from cuemark.app.guard import LOOPBACK, Guard, Limits
 from cuemark.app.jobs import Job
@@ -55,12 +57,15 @@ Id = Annotated[str, Query(max_length=400, description="id of a video, as /videos
 Seconds = Annotated[float, Query(ge=0, le=1e7, allow_inf_nan=False, description="seconds of the video")]
 Top = Annotated[int, Query(ge=1, le=200, description="answers at most")]
 Text = Annotated[str | None, Query(max_length=LONGEST)]
+Length = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | None, Query(description="seconds")]
+Day = Annotated[Annotated[str, Field(max_length=LONGEST, json_schema_extra={"format": "date"})] | None,
+                Query(description="a day such as 2026-01-31")]
 
 
 class Refusal(BaseModel):
     """Why something was not done."""
 
-    error: str = Field(description="one sentence: what is wrong, where, what to do")
+    error: str = Field(description="one sentence: what is wrong, where, what to do", pattern=r"\.$")
 
 
 class Told(BaseModel):
@@ -92,7 +97,8 @@ class Wanted(BaseModel):
     """Moments to download."""
 
     model_config = ConfigDict(extra="forbid")
-    format: str = Field(max_length=40, description="name of a format, as /formats.json lists them")
+    format: str = Field(max_length=40, description="name of a format, as /formats.json lists them",
+                        json_schema_extra={"enum": [one["name"] for one in choices()]})
     moments: list[Told] = Field(min_length=1, max_length=MOMENTS)
 
 
@@ -102,12 +108,19 @@ class Cutting(Told):
     exact: bool = Field(False, description="encode again, exactly; else packets are copied")
 
 
-class Task(BaseModel):
-    """What to do in the background."""
+class Indexing(BaseModel):
+    """Look for new videos in the library's folders."""
 
     model_config = ConfigDict(extra="forbid")
-    kind: Literal["index", "proxy"]
-    id: str | None = Field(None, max_length=400, description="of the video, for a proxy")
+    kind: Literal["index"]
+
+
+class Converting(BaseModel):
+    """Make of a video what a browser can play."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["proxy"]
+    id: str = Field(max_length=400, description="of the video")
 
 
 @dataclass(frozen=True)
@@ -197,7 +210,12 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        return refused(error.status_code, f"{error.detail}.", dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the router names the methods of one route; a path may have several
+            headers["Allow"] = ", ".join(sorted({
+                method for route in app.routes if route.matches(request.scope)[0] is not Match.NONE
+                for method in getattr(route, "methods", None) or ()}))
+        return refused(error.status_code, f"{error.detail}.", headers)
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Response:
@@ -232,27 +250,28 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     # ------------------------------------------------------------------ their twins
 
     @app.get("/index.json", tags=["pages"])
-    async def overview() -> dict[str, Any]:
+    async def overview() -> answers.Start:
         """The library as a whole: how many videos, which classes."""
-        return await on(readers, service.overview) | {"uploads": limits.upload, "formats": choices()}
+        about = await on(readers, service.overview)
+        return {**about, "uploads": limits.upload, "formats": choices()}
 
     @app.get("/videos.json", tags=["pages"])
     async def videos(limit: Annotated[int, Query(ge=1, le=500)] = 60, offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-                     label: Text = None, longer: float | None = None, shorter: float | None = None,
-                     since: Text = None, until: Text = None, said: Text = None) -> dict[str, Any]:
+                     label: Text = None, longer: Length = None, shorter: Length = None,
+                     since: Day = None, until: Day = None, said: Text = None) -> answers.Videos:
         """Videos by name."""
         filter = Filter(label, None, longer, shorter, since, until, said)
         return await on(readers, service.videos, filter, limit, offset)
 
     @app.get("/search.json", tags=["pages"])
     async def search(q: Annotated[str, Query(max_length=LONGEST, description="a sentence")] = "", top: Top = 24,
-                     label: Text = None, longer: float | None = None, shorter: float | None = None,
-                     since: Text = None, until: Text = None, said: Text = None,
+                     label: Text = None, longer: Length = None, shorter: Length = None,
+                     since: Day = None, until: Day = None, said: Text = None,
                      any: Annotated[bool, Query(description="show the most similar, however weak the match")] = False,
                      refine: Annotated[bool, Query(description="let the localizer say where moments begin and end")]
                      = False, like: Annotated[str | None, Query(max_length=400, description="id of a video, whose "
                                                                 "moment from start to end is the example")] = None,
-                     start: float = 0.0, end: float = 0.0) -> dict[str, Any]:
+                     start: Seconds = 0.0, end: Seconds = 0.0) -> answers.Found:
         """Moments that a sentence says, that carry a class, or that are like an example; best first.
 
         The `score` of a sentence's moment, 0 to 1, says how far the match stands out from chance: the share of
@@ -267,23 +286,23 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
 
     @app.get("/video.json", tags=["pages"])
     async def video(id: Id, q: Annotated[list[Annotated[str, Field(max_length=LONGEST)]], Query(max_length=6)] = []  # noqa: B006
-                    ) -> dict[str, Any]:
+                    ) -> answers.Shown:
         """A video: what is known of it as lanes, and a curve for each sentence."""
         queries = [one for one in q if one.strip()]
         return await on(seekers if queries else readers, service.video, id, queries)
 
     @app.get("/formats.json", tags=["export"])
-    async def formats() -> dict[str, Any]:
+    async def formats() -> answers.Formats:
         """Every format that moments can be written in."""
         return {"formats": choices()}
 
     @app.get("/corrections.json", tags=["corrections"])
-    async def corrections() -> dict[str, Any]:
+    async def corrections() -> answers.Corrections:
         """What people said is right."""
         return await on(readers, service.corrections)
 
     @app.post("/corrections.json", tags=["corrections"])
-    async def correct(told: Corrections) -> dict[str, Any]:
+    async def correct(told: Corrections) -> answers.Correction:
         """Say what is right in a video, in place of what was said before."""
         return await on(readers, service.correct, told.id, [one.moment() for one in told.segments])
 
@@ -324,21 +343,19 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     # ------------------------------------------------------------------ jobs
 
     @app.get("/jobs.json", tags=["jobs"])
-    async def jobs() -> dict[str, Any]:
+    async def jobs() -> answers.States:
         """What is being done, and what was."""
         return {"jobs": [job.to_json() for job in service.jobs.all()]}
 
     @app.post("/jobs", tags=["jobs"], status_code=202)
-    async def begin(task: Task) -> dict[str, Any]:
+    async def begin(task: Annotated[Indexing | Converting, Field(discriminator="kind")]) -> answers.State:
         """Look for new videos in the library's folders, or make a proxy."""
-        if task.kind == "index":
+        if isinstance(task, Indexing):
             return (await on(readers, service.index)).to_json()
-        if task.id is None:
-            raise CallError("a proxy is of a video; say its id.")
         return (await on(readers, service.make_proxy, task.id)).to_json()
 
     @app.post("/upload", tags=["jobs"], status_code=202)
-    async def upload(file: Annotated[UploadFile, File(description="a video")]) -> dict[str, Any]:
+    async def upload(file: Annotated[UploadFile, File(description="a video")]) -> answers.State:
         """Send a video; it is indexed in the background."""
         if not limits.upload:
             raise CallError("this server takes no videos; start it with --upload.")
@@ -351,12 +368,12 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
         return job
 
     @app.get("/jobs/{number}.json", tags=["jobs"])
-    async def job(number: int) -> dict[str, Any]:
+    async def job(number: int) -> answers.State:
         """How far a job is: `share` from 0 to 1 where it is known, `done` of `total` videos."""
         return job_of(number).to_json()
 
     @app.post("/jobs/{number}/cancel", tags=["jobs"], status_code=202)
-    async def cancel(number: int) -> dict[str, Any]:
+    async def cancel(number: int) -> answers.State:
         """Want no more of a job. What is indexed stays; a film that is being converted is finished all the same."""
         service.jobs.cancel(job_of(number))
         return job_of(number).to_json()
@@ -376,7 +393,7 @@ def create(service: Service, *, token: str | None = None, limits: Limits | None 
     # ------------------------------------------------------------------ for whoever runs it
 
     @app.get("/health", tags=["operations"])
-    async def health() -> dict[str, str]:
+    async def health() -> answers.Health:
         """Whether it answers, and the library with it."""
         await on(readers, len, service.library)
         return {"status": "ok"}

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cuemark import cutting, video
-from cuemark.app import media
+from cuemark.app import answers, media
 from cuemark.app.export import Export, export
 from cuemark.app.jobs import Job, Jobs
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
@@ -115,14 +115,14 @@ class Service:
 
     # ------------------------------------------------------------------ what is there
 
-    def overview(self) -> dict[str, Any]:
+    def overview(self) -> answers.Overview:
         """What the first page shows: the library as a whole."""
         return {"name": self.library.folder.resolve().name, "videos": len(self.library),
                 "sentences": self.library.space is not None, "refines": self.localizer is not None, "floor": FLOOR,
-                "labels": [{"label": label, "count": count} for label, count in self.library.labels().items()][:200],
+                "labels": [{"label": label, "count": count} for label, count in [*self.library.labels().items()][:200]],
                 "predictions": list(self.predictions)}
 
-    def videos(self, filter: Filter, limit: int, offset: int) -> dict[str, Any]:
+    def videos(self, filter: Filter, limit: int, offset: int) -> answers.Videos:
         """Videos by name."""
         entries = self.library.videos(None if filter.empty else filter, limit, offset)
         return {"offset": offset, "videos": [self._entry(entry) for entry in entries]}
@@ -138,18 +138,19 @@ class Service:
         except CallError as error:
             raise Missing(str(error)) from None
 
-    def _entry(self, entry: Entry) -> dict[str, Any]:
+    def _entry(self, entry: Entry) -> answers.Video:
         return {"id": entry.id, "file": entry.path.name, "state": entry.state,
                 "reason": None if entry.reason is None else self.hidden(entry.reason),
                 "duration": round(entry.duration, 3), "size": entry.size, "modified": round(entry.modified, 1)}
 
-    def video(self, vid: str, queries: Sequence[str] = ()) -> dict[str, Any]:
+    def video(self, vid: str, queries: Sequence[str] = ()) -> answers.Shown:
         """A video with all that is known of it, and how like each sentence each of its moments is."""
         entry = self.entry(vid)
-        lanes = []
-        for name, kind in (("Truth", "annotation"), ("Corrected", "correction")):
-            lanes.append({"name": name, "kind": kind,
-                          "segments": [_told(s) for s in self.library.segments(vid, kind)]})
+        lanes: list[answers.Lane] = [
+            {"name": "Truth", "kind": "annotation",
+             "segments": [_told(s) for s in self.library.segments(vid, "annotation")]},
+            {"name": "Corrected", "kind": "correction",
+             "segments": [_told(s) for s in self.library.segments(vid, "correction")]}]
         for query in queries:
             found = self.search(query, Filter(ids=(vid,)), 10, floor=0.0)
             lanes.append({"name": query, "kind": "answer", "segments": [
@@ -165,7 +166,7 @@ class Service:
         return {**self._entry(entry), "media": self.media(vid), "lanes": lanes,
                 "curves": [self.curve(vid, query) for query in queries] if self.library.space is not None else []}
 
-    def curve(self, vid: str, query: str) -> dict[str, Any]:
+    def curve(self, vid: str, query: str) -> answers.Curve:
         """Seconds, and cosines with a sentence there."""
         self.entry(vid)
         seconds, cosines = self.library.curve(vid, _asked(query))
@@ -180,7 +181,7 @@ class Service:
     # ------------------------------------------------------------------ searching
 
     def search(self, query: str, filter: Filter, top: int, floor: float | None = FLOOR, refine: bool = False
-               ) -> dict[str, Any]:
+               ) -> answers.Found:
         """The moments that a sentence says; without one, those that carry the label of the filter."""
         if not query.strip():
             if filter.label is None:
@@ -193,7 +194,7 @@ class Service:
         return {"query": query, "floor": found.floor, "best": _rounded(found.best),
                 "seconds": round(found.seconds, 4), "hits": [self._hit(hit) for hit in found.hits]}
 
-    def alike(self, vid: str, start: float, end: float, filter: Filter, top: int) -> dict[str, Any]:
+    def alike(self, vid: str, start: float, end: float, filter: Filter, top: int) -> answers.Found:
         """Moments like one of a video."""
         self.entry(vid)
         if not 0 <= start < end:
@@ -202,13 +203,13 @@ class Service:
         return {"query": f"like {vid} {start:.1f}–{end:.1f} s", "floor": None, "best": _rounded(found.best),
                 "seconds": round(found.seconds, 4), "hits": [self._hit(hit) for hit in found.hits]}
 
-    def _hit(self, hit: Hit) -> dict[str, Any]:
+    def _hit(self, hit: Hit) -> answers.Hit:
         told = hit.to_json()
-        del told["path"]
-        return told | {"id": told.pop("video"), "file": hit.path.name, "label": hit.segment.label,
-                       "why": self.hidden(hit.why)}
+        return {"id": hit.video, "file": hit.path.name, "segment": told["segment"], "score": told["score"],
+                "similarity": told["similarity"], "picture": told["picture"], "label": hit.segment.label,
+                "why": self.hidden(hit.why), "also": told["also"]}
 
-    def _labelled(self, filter: Filter, top: int) -> list[dict[str, Any]]:
+    def _labelled(self, filter: Filter, top: int) -> list[answers.Hit]:
         """Known segments with a label: what people said first, then the surest."""
         found = []
         for entry in self.library.videos(filter, top):
@@ -254,7 +255,7 @@ class Service:
             raise VideoError(found)
         return found
 
-    def media(self, vid: str) -> dict[str, Any]:
+    def media(self, vid: str) -> answers.Media:
         """Whether and how a browser can play a video: ``direct``, ``proxy``, ``needed`` (a proxy) or ``broken``."""
         try:
             path = self._file(vid)
@@ -315,12 +316,12 @@ class Service:
 
     # ------------------------------------------------------------------ what people say
 
-    def corrections(self) -> dict[str, Any]:
+    def corrections(self) -> answers.Corrections:
         """All of them, by video."""
         return {"corrections": {vid: [_told(s) for s in told.annotations]
                                 for vid, told in self.library.corrections().items()}}
 
-    def correct(self, vid: str, moments: Sequence[Moment]) -> dict[str, Any]:
+    def correct(self, vid: str, moments: Sequence[Moment]) -> answers.Correction:
         """Say what is right in a video, in place of what was said before."""
         self.entry(vid)
         if len(moments) > MOMENTS:
@@ -414,7 +415,7 @@ class Service:
         return text
 
 
-def _told(s: Segment) -> dict[str, Any]:
+def _told(s: Segment) -> answers.Moment:
     return {"start": round(s.start, 3), "end": round(s.end, 3), "label": s.label, "score": _rounded(s.score),
             "sentence": s.sentence, "query": s.query}
 

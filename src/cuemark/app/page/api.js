@@ -41,7 +41,7 @@ export function make(tag, given = {}, ...children) {
     else if (["value", "checked", "disabled", "hidden", "textContent"].includes(name)) element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 

@@ -19,13 +19,19 @@ export function setColours(to) {
 
 function open(title, ...content) {
   const head = make("h2", {}, title);
-  const dialog = make("dialog", { "aria-label": title, onclose: () => dialog.remove(), onclick: (event) => { if (event.target === dialog) dialog.close(); } },
+  const dialog = make("dialog", { "aria-label": title, onclose: () => { status(); dialog.remove(); }, onclick: (event) => { if (event.target === dialog) dialog.close(); } },
     make("div", { class: "sheet" },
       make("div", { class: "head" }, head, make("button", { type: "button", class: "icon", "aria-label": "Close", onclick: () => dialog.close() }, icon("close"))),
       ...content));
   document.body.append(dialog);
   dialog.showModal();
+  status();
   return dialog;
+}
+
+/** What is said is seen and heard only in the dialog on top, for whatever is outside is shut off meanwhile. */
+function status() {
+  ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(document.getElementById("status"));
 }
 
 /** Take moments away as a file. */
@@ -66,7 +72,8 @@ export function menuDialog(told, { go, library }) {
     const bar = make("progress", { max: 1, "aria-label": job.about }), text = make("span", {});
     const stop = make("button", { type: "button", class: "icon", "aria-label": `Cancel: ${job.about}`, title: "Cancel",
       onclick: () => attempt(async () => { stop.disabled = true; await ask(`/jobs/${job.number}/cancel`, {}); }) }, icon("close"));
-    lines.prepend(make("li", {}, text, stop, bar));
+    const line = make("li", {}, text, stop, bar);
+    lines.prepend(line);
     return follow(job, (state) => {
       const far = state.total === null ? "" : `${state.done} of ${count(state.total, "video")}`;
       text.textContent = `${state.about}: ${state.state === "running" ? far || state.note || "running" : state.state}${state.state === "failed" ? ` (${state.note})` : ended(state) && far ? `, ${far}` : ""}`;
@@ -74,9 +81,12 @@ export function menuDialog(told, { go, library }) {
       if (ended(state)) {
         bar.remove();
         stop.remove();
+        line.append(...Object.values(state.result.failed ?? {}).slice(0, 5).map((reason) => make("small", {}, reason)));
       }
     }).then(async (state) => {
-      say(state.state === "failed" ? state.note : `${state.state === "cancelled" ? "cancelled: " : ""}${count(state.result.done?.length ?? 0, "new video")}`, state.state === "failed" ? "bad" : "");
+      const left = Object.keys(state.result?.failed ?? {}).length;
+      const found = state.kind === "proxy" ? `${state.about}: ${state.state}` : `${state.state === "cancelled" ? "cancelled: " : ""}${count(state.result?.done?.length ?? 0, "new video")}${left ? `, ${left} left out` : ""}`;
+      say(state.state === "failed" ? state.note : found, state.state === "failed" ? "bad" : "");
       await library(true);
       return state;
     });

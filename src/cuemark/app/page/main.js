@@ -39,13 +39,13 @@ async function show() {
     else await firstPage(signal);
   } catch (error) {
     if (error.name === "AbortError") return;
-    main.replaceChildren(nothing("That did not work", error.message));
+    main.replaceChildren(make("h1", { class: "unseen" }, "cuemark"), nothing("That did not work", error.message, make("a", { class: "button", href: "/videos" }, "All videos")));
     document.title = "cuemark";
   }
 }
 
 function nothing(title, text, ...more) {
-  return make("div", { class: "empty" }, make("h1", {}, title), make("p", {}, text), ...more);
+  return make("div", { class: "empty" }, make("h2", {}, title), make("p", {}, text), ...more);
 }
 
 // ------------------------------------------------------------------------------------------- first page
@@ -54,7 +54,7 @@ async function firstPage(signal) {
   const told = await library();
   document.title = `${told.name} · cuemark`;
   const { videos } = await ask("/videos.json?limit=12", undefined, signal);
-  main.replaceChildren(
+  main.replaceChildren(...[
     make("section", { class: "hero" },
       make("h1", {}, "When does it happen?"),
       make("p", {}, told.sentences ? `Say it in a sentence, or pick a class. ${count(told.videos, "video")} in ${told.name}.`
@@ -63,7 +63,8 @@ async function firstPage(signal) {
     videos.length ? make("section", { "aria-labelledby": "some" },
       make("div", { class: "head" }, make("h2", { id: "some" }, "Videos"), make("a", { href: "/videos" }, "All of them")),
       make("div", { class: "grid" }, videos.map(videoCard)))
-      : nothing("Nothing here yet", "Add videos with the menu, or index a folder: cuemark index VIDEOS --library LIBRARY."));
+      : nothing("Nothing here yet", "Add videos with the menu, or index a folder: cuemark index VIDEOS --library LIBRARY."),
+  ].filter(Boolean));
 }
 
 function chips(told, chosen, words = new URLSearchParams()) {
@@ -122,7 +123,7 @@ async function searchPage(words, signal) {
   main.replaceChildren(...frame.filter(Boolean));
   let found;
   if (!asked.trim() && !label && !words.get("like")) {
-    list.remove();
+    list.replaceWith(nothing("What do you look for?", told.sentences ? "Say what happens in it, in a sentence, or choose a class." : "Choose a class, or look for words."));
     return;
   }
   try {

@@ -135,10 +135,18 @@ class Player {
     return this.told.lanes.find((lane) => lane.kind === "correction");
   }
 
-  #show() {
+  /** Show all of it anew, or leave the panel and what is typed there; who came by keyboard stays where they were. */
+  #show(panel = true) {
+    const focused = document.activeElement, name = focused.getAttribute("aria-label");
+    const [inBars, inList, inPanel] = [this.time.body, this.list, this.side].map((part) => part.contains(focused) && focused.matches(":focus-visible"));
     this.time.show(this.lanes, this.curves, this.chosen, this.draft);
-    this.#panel();
+    if (panel) this.#panel();
+    else this.#times();
     this.#listed();
+    const find = (part, ...ways) => ways.map((way) => part.querySelector(way)).find(Boolean);
+    const again = inBars ? find(this.time.body, "[aria-pressed=true]") ?? [...this.time.body.querySelectorAll(".bar")].find((bar) => bar.getAttribute("aria-label") === name)
+      : inList ? find(this.list, "[aria-current]", "button") : inPanel && panel ? find(this.side, ".main", "button") : null;
+    again?.focus({ preventScroll: true });
   }
 
   /** What the address asks for: a time, and the moment that begins there. */
@@ -247,7 +255,7 @@ class Player {
     const to = Math.max(0, Math.min(this.length, at));
     this.draft[side] = to;
     if (this.draft.end <= this.draft.start) this.draft[side === "start" ? "end" : "start"] = side === "start" ? Math.min(this.length, to + 0.5) : Math.max(0, to - 0.5);
-    this.#show();
+    this.#show(false);
     say(`${side === "start" ? "begins" : "ends"} at ${clock(to, 2)}`);
   }
 
@@ -328,13 +336,13 @@ class Player {
     if (event.metaKey || event.ctrlKey || event.altKey || event.target.closest?.("dialog, select, textarea")) return;
     const field = event.target.closest?.("input");
     if (field && field !== this.time.scrub) return;
-    const onButton = event.target.closest?.("button, a, summary, label");
+    const onButton = event.target.closest?.("button, a, summary, label"), onChosen = event.target.closest?.(".bar[aria-pressed=true], .list [aria-current]");
     const picture = 1 / 25;
     const does = {
-      " ": onButton ? null : () => this.play(), k: () => this.play(), j: () => this.seek(this.now - 5), l: () => this.seek(this.now + 5),
+      " ": onButton && !onChosen ? null : () => this.play(), k: () => this.play(), j: () => this.seek(this.now - 5), l: () => this.seek(this.now + 5),
       ArrowLeft: () => this.seek(this.now - (event.shiftKey ? 1 : picture)), ArrowRight: () => this.seek(this.now + (event.shiftKey ? 1 : picture)),
       ArrowUp: () => this.#next(-1), ArrowDown: () => this.#next(1), i: () => this.bound("start", this.now), o: () => this.bound("end", this.now),
-      Enter: (onButton && !event.target.closest(".bar")) || !this.draft ? null : () => this.accept(), n: () => this.fresh(), Delete: () => this.takeBack(), Escape: this.draft ? () => { this.chosen = this.draft = null; this.#show(); } : null,
+      Enter: (onButton && !onChosen) || !this.draft ? null : () => this.accept(), n: () => this.fresh(), Delete: () => this.takeBack(), Escape: this.draft ? () => { this.chosen = this.draft = null; this.#show(); } : null,
       "+": () => this.time.zoomTo(this.time.zoom * 1.6), "=": () => this.time.zoomTo(this.time.zoom * 1.6), "-": () => this.time.zoomTo(this.time.zoom / 1.6), 0: () => this.time.zoomTo(1),
       f: () => (document.fullscreenElement ? document.exitFullscreen() : this.film.requestFullscreen?.()),
     }[event.key.length === 1 ? event.key.toLowerCase() : event.key];
