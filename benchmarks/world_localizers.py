@@ -8,9 +8,11 @@ features by its world recipe with that seed; validation videos choose its weight
   and AR at 1, 10 and 100. Floors: the stretches that are commonest in training, of each class; and of any.
 - asked sentences: recall of the first answer at tIoU 0.3, 0.5, 0.7, of the first five at 0.5, and mean tIoU, for the
   sentences of testing videos and of novel classes. Floor: the stretches that match most of training's moments. These
-  have a world of their own, of other videos, seen by the same encoder: there a video with several moments shows two
-  motions, where else one is usual and whoever finds any moment has much of the score. "any moment" is how often the
-  first answer is one of the video's moments, "never reads" the recall of one that always is and draws which; "there or
+  have a world of their own, of other videos and four times as many, seen by the same encoder: there a video with
+  several moments shows two motions, where else one is usual and whoever finds any moment has much of the score
+  (``cuemark world WORLD --seed 1000 --trimmed 0 --training 640 --two-classes 1``). "any moment" is how often the
+  first answer is one of the video's moments, "never reads" the recall of one that always is and draws which; "chosen",
+  where there is a choice, how often one that is any is the asked one, and how often a draw would be; "there or
   not" how often a sentence of the video has a better first answer than one of another video with other motions (50:
   never reads).
 - one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
@@ -62,7 +64,7 @@ from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.detection import detection
 from cuemark.metrics.episodes import draw, episodes
 from cuemark.metrics.frames import frames
-from cuemark.metrics.grounding import grounding
+from cuemark.metrics.grounding import MEETS, grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.recipe import Recipe, load_recipe
 from cuemark.segments import (
@@ -73,8 +75,6 @@ from cuemark.segments import (
     read_json,
     read_truth,
     subset,
-    times,
-    tiou,
     write_json,
 )
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
@@ -84,22 +84,25 @@ NAMES = ("actionformer", "bmn", "gtad", "pgcn", "qat", "tan2d", "unloc", "unloc_
 ABLATIONS: dict[str, tuple[str, list[str]]] = {
     "unloc, shortlist": ("unloc", ["options.similarity_weight=0.3"]),
     "unloc, no text": ("unloc", ["options.fusion=none"]),
-    "unloc, late fusion": ("unloc", ["options.fusion=late"]),
-    "unloc, no pyramid": ("unloc", ["options.pyramid=none"]),
-    "unloc, FPN": ("unloc", ["options.pyramid=fpn"]),
-    "unloc, L1": ("unloc", ["options.box_loss=l1_plain"]),
-    "unloc, one layer": ("unloc", ["options.layers=1"]),
-    "unloc, all tokens": ("unloc", ["options.tokens=all"]),
-    "unloc, DIoU": ("unloc", ["options.box_loss=diou"]),
-    "unloc, L1 and IoU": ("unloc", ["options.box_loss=l1+iou"]),
-    "unloc, six layers": ("unloc", ["options.layers=6"]),
     "unloc, sampled classes": ("unloc", ["options.negatives=3"]),
-    "retrieval, all tokens": ("unloc_retrieve", ["options.tokens=all"]),
-    "retrieval, late fusion": ("unloc_retrieve", ["options.fusion=late"]),
-    "retrieval, no pyramid": ("unloc_retrieve", ["options.pyramid=none"]),
-    "retrieval, own videos": ("unloc_retrieve", ["options.pairs=own"]),
-}
+    "unloc, all tokens": ("unloc", ["options.tokens=all"]),
+    "retrieval, one token": ("unloc_retrieve", ["options.tokens=one"]),
+    "retrieval, all videos": ("unloc_retrieve", ["options.pairs=all"]),
+    "retrieval, alpha 10": ("unloc_retrieve", ["options.alpha=10.0"]),
+} | {f"{of}, {what}": (recipe, changes) for of, recipe in (("retrieval", "unloc_retrieve"), ("unloc", "unloc"))
+     for what, changes in {
+        "late fusion": ["options.fusion=late"],
+        "one layer": ["options.layers=1"],
+        "six layers": ["options.layers=6"],
+        "no pyramid": ["options.pyramid=none", "options.ranges=[[0, 10000]]"],
+        "FPN": ["options.pyramid=fpn"],
+        "L1": ["options.box_loss=l1_plain"],
+        "DIoU": ["options.box_loss=diou"],
+        "L1 and IoU": ["options.box_loss=l1+iou"],
+    }.items()}
 """Name -> (recipe ``world_<…>``, changes of it): what tables 1 to 4 of UnLoc's paper ask and needs no real towers."""
+SENTENCES = {"trimmed": 0, "training": 640}
+"""Videos of the world of those that are asked sentences."""
 SHORTLISTS = (2, 5)
 BUSY = 3
 """Exit status of a process that found another one at its work."""
@@ -171,8 +174,8 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
     made, drawn, seen_at = folder_of(out, arguments.encoder), out / "world", "features"
     encoder = VideoEncoder.load(made / ENCODER_FILE)
     if kind_of(name) == "sentence":
-        drawn, seen_at = out / "world of two", "features of two"
-        config = replace(WorldConfig(), seed=1000 + seed, two_classes=1.0, **VIDEOS | {"trimmed": 0})
+        drawn, seen_at = out / "world of sentences", "features of sentences"
+        config = replace(WorldConfig(), seed=1000 + seed, two_classes=1.0, **VIDEOS | SENTENCES)
         features_of(made, make(config, drawn, workers=1), encoder, out=seen_at)
     truth, features = read_truth(drawn / "truth.json"), FeatureFolder.open(made / seen_at)
     costs: dict[str, float] = {}
@@ -308,24 +311,19 @@ def by_sentences(model: TrainedLocalizer, seen: dict[str, Features], training: T
 
 def reading(model: TrainedLocalizer, seen: dict[str, Features], truth: Truth, found: Predictions) -> dict[str, float]:
     """What of the score is finding any moment, and whether sentences of other videos are told apart."""
-    hits, blind, own, other = [], [], [], []
     strange: dict[str, list[Question]] = {}
     for vid, video in truth.items():
         motions = {s.label for s in video.annotations}
         every = [q for v in truth.values() for q, of in questions_of(v.annotations) if of[0].label not in motions]
         strange[vid] = every[len(strange) % max(1, len(every)):][:len(video.annotations)]
     answers = model.predict({vid: seen[vid] for vid in truth}, strange)
-    for vid, video in truth.items():
-        spans = times(video.annotations)
-        for question, moments in questions_of(video.annotations):
-            best = first(found[vid], question)
-            own.append(best.score)
-            hits.append(tiou(np.array([[best.start, best.end]]), spans).max() >= 0.5)
-            blind.append(np.mean((tiou(spans, times(moments)) >= 0.5).any(1)))
-        other += [first(answers[vid], question).score for question in strange[vid]]
-    a, b = np.array(own, float)[:, None], np.array(other, float)[None, :]
-    return {"any moment": 100 * float(np.mean(hits)), "any moment, never reads": 100 * float(np.mean(blind)),
-            "there or not": 100 * float(((a > b) + 0.5 * (a == b)).mean()) if other else float("nan")}
+    own, other = (np.array([first(said[vid], question).score for vid in truth for question in asked(vid)], float)
+                  for said, asked in ((found, lambda vid: [q for q, _ in questions_of(truth[vid].annotations)]),
+                                      (answers, strange.__getitem__)))
+    a, b, score = own[:, None], other[None, :], grounding(truth, found)
+    return {"any moment": 100 * float((score.near >= MEETS).mean()), "any moment, never reads": 100 * score.draw.mean(),
+            "chosen": 100 * score.choice.right, "chosen, never reads": 100 * score.choice.draw,
+            "there or not": 100 * float(((a > b) + 0.5 * (a == b)).mean()) if len(other) else float("nan")}
 
 
 def first(answers: Sequence[Segment], question: Question) -> Segment:

@@ -141,6 +141,16 @@ def test_training_truth_may_be_a_file_of_its_own(tmp_path):
 # ---------------------------------------------------------------------------------------------- floors
 
 
+def test_it_is_said_where_sentences_make_no_difference():
+    truth = world(counts=(("training", 12), ("testing", 20)))
+    first = {vid: [Segment(v.annotations[0].start, v.annotations[0].end, score=1.0, query=s.sentence)
+                   for s in v.annotations] for vid, v in truth.items() if v.subset == "testing"}
+    note, = evaluate("grounding", truth, first).notes
+    assert note.startswith("Sentences may not be read: where a video has several moments, the first answer is the ")
+    assert "50% of 40 queries that meet any, and a draw would be in 50%." in note
+    assert evaluate("grounding", truth, perfect(truth, "testing")).notes == ()
+
+
 @pytest.mark.parametrize("task", ["detection", "proposals", "grounding", "frames", "captions", "episodes"])
 def test_test_truth_never_moves_the_floors_predictor(task):
     """The floor's choice is of training alone: with other test truth the same predictor is taken."""

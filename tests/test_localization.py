@@ -25,6 +25,7 @@ from cuemark.localizers.calibration import Calibration
 from cuemark.localizers.questions import Question
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import Optim
+from cuemark.metrics.grounding import Choice, GroundingScore
 from cuemark.metrics.reliability import judged
 from cuemark.recipe import Data, Encoder, Recipe, Towers
 from cuemark.segments import Segment, VideoTruth, read_predictions, write_truth
@@ -269,6 +270,22 @@ def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, m
     without, _ = train(replace(recipe, data=replace(data, validate=())), tmp_path / "none")
     assert without.calibration is None
     assert "no validation videos: scores are not calibrated" in capsys.readouterr().err
+
+
+def test_training_says_where_it_does_not_read(tiny_features, tiny_world, tmp_path, monkeypatch, capsys):
+    write_truth(tmp_path / "truth.json", tiny_world.truth)
+    data = Data(str(tmp_path / "truth.json"), features=str(tiny_features.folder))
+    options = {"clips": 16, "nodes": 8, "scales": [4], "hidden": 4, "kernel": 3, "layers": 1, "text_width": 4,
+               "text_layers": 1}
+    recipe = Recipe("tan2d", data, encoder=Encoder(text="minilm"), options=options, optim=Optim(batch=4, steps=2))
+    monkeypatch.setattr(GroundingScore, "choice", Choice(30, 0.5, 0.5))
+    train(recipe, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "of the validation videos, sentences may not be read" in said
+    assert "More sentences or more updates may teach it to read." in said
+    monkeypatch.setattr(GroundingScore, "choice", Choice(30, 0.9, 0.5))
+    train(recipe, tmp_path / "reads")
+    assert "may not be read" not in capsys.readouterr().err
 
 
 def test_sentences_of_other_videos_are_asked_too():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -622,3 +623,10 @@ def test_one_with_an_open_vocabulary_learns_classes_or_where_there_are_none_sent
     own = own_localizer("unloc", tiny_features.folder, tmp_path / "said.json", out=tmp_path / "said", text="minilm")
     assert (own.recipe.options["task"], own.recipe.encoder.text) == ("retrieve", "minilm")
     said(own.notes, "size and rates are those of world_unloc_retrieve")
+    both = {vid: replace(v, annotations=(replace(v.annotations[0], label="run"),)) for vid, v in truth.items()}
+    write_truth(tmp_path / "both.json", both)
+    for task in ("localize", "retrieve", "segment"):
+        own = own_localizer("unloc", tiny_features.folder, tmp_path / "both.json", out=tmp_path / task, text="minilm",
+                            changes=[f"options.task={task}"])
+        assert own.recipe.options["task"] == task
+        said(own.notes, f"size and rates are those of world_unloc{'' if task == 'localize' else f'_{task}'}.")

@@ -176,7 +176,8 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
         system: in :data:`cuemark.localizers.LOCALIZERS`.
         features: features folder of the videos.
         annotations: a file or folder in any format of :data:`cuemark.datasets.FORMATS`. To a localizer that is asked
-            sentences, labels are sentences where there are no others.
+            sentences, labels are sentences where there are no others. One with an open vocabulary learns what
+            ``options.task`` says among the changes; else classes where there are any, or sentences.
         out: folder for truth.json and recipe.toml; it may be the folder of the run.
         encoder: what made the features; with it the localizer answers on raw video.
         proposals: for a localizer that judges them (``data.proposals`` of a recipe).
@@ -201,8 +202,11 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
     truth = _read(annotations, format, fps, notes, warnings)
     told = _told(truth)
     truth = _used(truth, notes)
-    # one with an open vocabulary learns classes where there are any, and sentences where there are only these
-    sentences = asked == "sentence" or (asked == "text" and not labels_of(truth))
+    # one with an open vocabulary learns what it is told to: else classes where there are any, or sentences
+    task = _changed({"options": {}}, changes)["options"].get("task") if asked == "text" else None
+    if asked == "text" and task is None and not labels_of(truth):
+        task = "retrieve"
+    sentences = asked == "sentence" or task == "retrieve"
     truth = _asked(truth, str(annotations), notes) if sentences else _actions(
         truth, system, str(annotations), notes)[0]
     absent = [vid for vid in truth if vid not in folder]
@@ -213,7 +217,7 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
         warnings.append(f"{len(absent)} of {len(truth)} annotated videos have no features and are left out: "
                         f"{_listed(absent)}.")
     truth = {vid: replace(v, duration=folder[vid].duration) for vid, v in truth.items() if vid in folder}
-    shipped = f"world_{system}_retrieve" if asked == "text" and sentences else f"world_{system}"
+    shipped = f"world_{system}_{task}" if task in ("retrieve", "segment") else f"world_{system}"
     plan = tables(shipped)
     plan |= {"system": system, "seed": seed, "data": {"truth": str(out / TRUTH_FILE)}}
     seed = build(Recipe, _changed(plan, changes), "recipe").seed

@@ -647,11 +647,14 @@ def _calibrated(network: Any, truth: Truth, features: Mapping[str, Features], wo
 
     One that is asked sentences is asked as many again that others' videos are about: a sentence that is always there
     would teach it to be sure of any. None where answers are not right or wrong: of one that labels frames, and of one
-    that is shown examples, whose episodes ask only for what is there.
+    that is shown examples, whose episodes ask only for what is there. Where it seems not to read them, that is said.
     """
     if network.asked == "examples" or _labels_frames(network):
         return None
-    score, right = judged(truth, _found(network, truth, features, words, prompts, proposed, inputs, strange=True))
+    found = _found(network, truth, features, words, prompts, proposed, inputs, strange=True)
+    if retrieves(network) and (doubt := grounding(truth, found).doubt):
+        say(f"of the validation videos, {doubt} More sentences or more updates may teach it to read.")
+    score, right = judged(truth, found)
     link = calibration.fit(score, right)
     if link is None:
         say(f"scores are not calibrated: {int(right.sum())} answers to validation videos are right, which is too few "

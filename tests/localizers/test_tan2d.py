@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -273,6 +274,29 @@ def test_rows_have_length_one_and_are_averaged_over_their_time():
     view, = network(replace(TINY, normalize=False), 1).views(late)
     assert view.data[:, 0].tolist() == [1.0] * 7 + [2.0] * 3 + [3.0] * 5 + [4.0] * 9  # edges at the nearest row's
     assert (view.grid.start, view.grid.end) == (0.0, pytest.approx(12.0))
+
+
+def test_rows_can_be_standardised_over_training_and_padding_does_not_count():
+    net = network(replace(TINY, normalize=False, standardize=True)).train()
+    batch = asked([(features(24, seed=1), ["a"]), (features(12, duration=12.0, seed=2), ["b"])], [[[]], [[]]])
+    batch.features = batch.features * 3 + 7  # the padding too
+    for _ in range(200):  # the running mean gets there by tenths
+        net(batch)
+    real = batch.features[batch.mask]
+    torch.testing.assert_close(net.standard.running_mean, real.mean(dim=0))
+    torch.testing.assert_close(net.standard.running_var, real.var(dim=0))
+    plain_net = network(replace(TINY, normalize=False))
+    plain_net.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("standard")})
+    scaled = replace(batch, features=(batch.features - real.mean(dim=0)) / (real.var(dim=0) + 1e-5).sqrt())
+    torch.testing.assert_close(net.eval()(batch)["logits"], plain_net.eval()(scaled)["logits"], atol=1e-5, rtol=1e-4)
+
+
+def test_one_row_alone_has_no_deviation_and_is_trained_on_as_it_is():
+    net = network(replace(TINY, normalize=False, standardize=True, span="windows")).train()
+    batch = asked([(features(1), ["a"])], [[[Segment(0.0, 24.0)]]])
+    before = net.standard.running_mean.clone()
+    assert math.isfinite(net.loss(net(batch), batch)["iou"].item())
+    torch.testing.assert_close(net.standard.running_mean, before)
 
 
 def test_a_row_of_zeros_stays_finite():

@@ -388,3 +388,47 @@ def test_golden_prior_tacos() -> None:
     score = grounding(truth, answers(truth, candidates[kept], scores[kept]), tious=(0.1, 0.3, 0.5, 0.7), strict=True)
     assert rounded(score, "R@1,IoU=0.1", *R1, "mIoU") == [20.24, 8.97, 3.85, 1.22, 7.05]
     assert rounded(score, "R@5,IoU=0.1", *R5) == [70.28, 39.77, 17.50, 5.15]
+
+
+# ------------------------------------------------------------------------------------------- finding and reading
+
+
+def two_of_each(count: int, answer: str) -> tuple[Truth, Predictions]:
+    """``count`` videos with two moments and a sentence for each, and answers: the asked one, always the first, or
+    beside both."""
+    truth, found = {}, {}
+    for i in range(count):
+        moments = [Segment(0.0, 4.0, sentence="a"), Segment(6.0, 9.0, sentence="b")]
+        spans = {"asked": [(0.5, 4), (6, 9)], "first": [(0, 4), (0, 4)], "beside": [(4, 6), (4, 6)]}[answer]
+        truth[f"v{i}"] = VideoTruth(10.0, tuple(moments))
+        found[f"v{i}"] = [Segment(*span, score=0.5, query=s.sentence) for span, s in zip(spans, moments, strict=True)]
+    return truth, found
+
+
+def test_finding_any_moment_is_told_from_reading_the_sentence():
+    read = grounding(*two_of_each(10, "asked"))
+    assert read.choice == (20, 1.0, 0.5)
+    assert read.doubt is None
+    drawn = grounding(*two_of_each(10, "first"))
+    assert drawn.choice == (20, 0.5, 0.5)
+    assert drawn.figures()["R@1,IoU=0.7"] == 50  # which looks like something
+    assert drawn.doubt == ("sentences may not be read: where a video has several moments, the first answer is the "
+                           "asked one in 50% of 20 queries that meet any, and a draw would be in 50%.")
+    assert grounding(*two_of_each(9, "first")).doubt is None  # too few to say
+    beside = grounding(*two_of_each(10, "beside"))
+    assert beside.choice[0] == 0
+    assert beside.doubt is None
+    np.testing.assert_array_equal(beside.near, 0)
+
+
+def test_moments_that_overlap_and_videos_of_one_moment_are_no_choice():
+    truth = {"same": VideoTruth(10.0, (Segment(0, 4, sentence="a"), Segment(0, 5, sentence="b"))),
+             "one": VideoTruth(10.0, (Segment(0, 4, sentence="a"),)),
+             "three": VideoTruth(10.0, (Segment(0, 4, sentence="a"), Segment(0, 4.5, sentence="b"),
+                                        Segment(5, 9, sentence="c")))}
+    found = {vid: [Segment(0, 4, score=1.0, query=s.sentence) for s in v.annotations] for vid, v in truth.items()}
+    del found["three"][1]  # not answered
+    score = grounding(truth, found)
+    np.testing.assert_allclose(score.draw, [1, 1, 1, 2 / 3, 2 / 3, 1 / 3])
+    np.testing.assert_allclose(score.near, [1, 1, 1, 1, 0, 1])
+    assert score.choice == (2, 0.5, pytest.approx(0.5))

@@ -50,9 +50,10 @@ def demo(out: Path = Path("demo"), *, seed: int = 0, open_report: bool = True) -
 
 @app.command(help_epilogue=examples(
     "cuemark world world --training 160 --testing 80",
+    "cuemark world sentences --seed 1 --trimmed 0 --training 640 --two-classes 1",
 ))
 def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, validation: int = 40,
-          testing: int = 80, novel: int = 40, workers: int = 2) -> None:
+          testing: int = 80, novel: int = 40, two_classes: float = 0.15, workers: int = 2) -> None:
     """Make the built-in world: real encoded videos with known segments, sentences and captions.
 
     Parameters
@@ -71,6 +72,9 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
         Untrimmed videos nothing sees before the score; held-out combinations are among them.
     novel
         Untrimmed videos of actions that are in no other subset.
+    two_classes
+        Share of untrimmed videos with several actions that show two classes; 1 where a sentence has to be read to tell
+        them apart.
     workers
         Processes that draw and encode.
     """
@@ -78,7 +82,7 @@ def world(out: Path, *, seed: int = 0, trimmed: int = 160, training: int = 160, 
     from cuemark.progress import Bar
 
     config = WorldConfig(seed=seed, trimmed=trimmed, training=training, validation=validation, testing=testing,
-                         novel=novel)
+                         novel=novel, two_classes=two_classes)
     with Bar("drawing videos", trimmed + training + validation + testing + novel) as bar:
         made = make(config, out, workers=workers, on_progress=lambda done, total: bar.advance(done - bar.done))
     print(f"{len(made.videos)} videos in {out / 'videos'}, truth in {out / 'truth.json'}, "

@@ -91,6 +91,10 @@ class Config:
     """Layers of the LSTM."""
     normalize: bool = True
     """Scale every row of features to length 1 first."""
+    standardize: bool = False
+    """Then take the training videos' mean out of every number and divide by their deviation, both learnt as a running
+    mean. Features that are never negative, such as an encoder's last ReLU, are else so alike that the products of
+    spans and sentences hardly differ; the release's principal components have no mean."""
     min_iou: float = 0.5
     """A span with at most this tIoU has the target 0 …"""
     max_iou: float = 1.0
@@ -171,6 +175,7 @@ class TAN2D(nn.Module):
         self.classes: tuple[str, ...] = ()
         c = config
         pairs = sparse_pairs(c.nodes, tuple(c.scales))
+        self.standard = nn.BatchNorm1d(dim, affine=False) if c.standardize else None
         self.frame = nn.Linear(dim, c.hidden)
         self.pool = SpanConv(c.hidden, c.scales) if c.pooling == "conv" else None
         self.visual = nn.Linear(c.hidden, c.hidden)
@@ -301,6 +306,8 @@ class TAN2D(nn.Module):
     def _spans(self, features: Tensor, mask: Tensor) -> Tensor:
         """``(B, T, C)`` clips to ``(B, P, H)`` spans."""
         keep = mask[..., None].to(features.dtype)
+        if self.standard is not None and not (self.training and mask.sum() < 2):  # one row has no deviation
+            features = features.masked_scatter(mask[..., None], self.standard(features[mask]))
         clips = (F.relu(self.frame(features)) * keep).unflatten(1, (self.config.nodes, -1))
         count = keep.unflatten(1, (self.config.nodes, -1)).sum(dim=2)
         nodes = clips.sum(dim=2) / count.clamp(min=1)

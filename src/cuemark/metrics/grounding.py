@@ -42,6 +42,12 @@ Floors, for comparison (test splits, ``strict``; one answer, the whole video): R
 0.00 and 27.13 on Charades-STA, 47.99/21.07/12.41 and 34.57 on ActivityNet Captions (val_2); on TACoS at .1/.3/.5/.7
 25.27/5.90/1.55/0.77 and 8.76. Five answers that know neither video nor sentence, only where moments lie in training,
 reach R@5,IoU=0.5 of 80.67 on Charades-STA: that figure tells systems apart from each other, not from chance.
+
+Finding is not reading
+    A system that never reads the sentence, but answers with any of the moments that a video's annotations describe, is
+    far above those floors: it draws, and a video has few moments. :attr:`GroundingScore.choice` is the measure of
+    reading alone: of the first answers that meet one of several moments, how many meet the asked one, and how many a
+    draw would.
 """
 
 from __future__ import annotations
@@ -49,14 +55,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuemark.errors import CallError, DataError
 from cuemark.metrics.counting import levels_of, refuse_nan, tiou_of, tiou_of_hull, weights_of
-from cuemark.segments import Predictions, Segment, Truth, times
+from cuemark.segments import Predictions, Segment, Truth, times, tiou
+
+MEETS = 0.5
+"""The tIoU from which an answer is one of a video's moments, for :attr:`GroundingScore.choice`."""
+FEWEST = 20
+"""Queries from which on it is said that answers are no better than a draw."""
+
+
+class Choice(NamedTuple):
+    """Whether the sentence decides which of a video's moments is answered."""
+
+    queries: int
+    """Those whose first answer is one of several moments of the video (tIoU at least :data:`MEETS`), some of which
+    would be wrong."""
+    right: float
+    """Share of them that are answered with the asked one."""
+    draw: float
+    """The share that would be if one of the video's moments were drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +98,10 @@ class GroundingScore:
     """``(Q, N, T)``: one of the first ``ns[i]`` answers reaches ``tious[t]``."""
     iou: NDArray[np.float64]
     """``(Q,)`` tIoU of the first answer, 0 without one."""
+    first: NDArray[np.float64]
+    """``(Q, 2)`` the first answer in seconds, NaN without one."""
+    windows: tuple[NDArray[np.float64], ...]
+    """Of each query the ``(W, 2)`` moments that answer it."""
     missing: int
     """Queries that nothing answers."""
     unknown: int
@@ -87,6 +116,41 @@ class GroundingScore:
     def miou(self) -> float:
         """Mean over queries of the tIoU of the first answer."""
         return float(self.iou.mean())
+
+    @cached_property
+    def near(self) -> NDArray[np.float64]:
+        """``(Q,)`` tIoU of the first answer with the nearest moment of any query of its video."""
+        return np.array([tiou(span, self._moments[v]).max() if span[0] == span[0] else 0.0
+                         for span, v in zip(self.first, self.video, strict=True)])
+
+    @cached_property
+    def draw(self) -> NDArray[np.float64]:
+        """``(Q,)`` share of the video's moments that would answer the query (tIoU :data:`MEETS`)."""
+        return np.array([(tiou(self._moments[v], own).max(axis=1) >= MEETS).mean()
+                         for own, v in zip(self.windows, self.video, strict=True)])
+
+    @cached_property
+    def _moments(self) -> list[NDArray[np.float64]]:
+        """Of each video all that its queries ask for."""
+        ends = np.flatnonzero(np.diff(self.video, prepend=-1, append=-1))
+        return [np.concatenate(self.windows[a:b]) for a, b in pairwise(ends)]
+
+    @property
+    def choice(self) -> Choice:
+        """Of first answers that meet one of several moments: how many meet the asked one, and how many by a draw."""
+        of = (self.draw < 1) & (self.near >= MEETS)
+        if not of.any():
+            return Choice(0, math.nan, math.nan)
+        return Choice(int(of.sum()), float((self.iou[of] >= MEETS).mean()), float(self.draw[of].mean()))
+
+    @property
+    def doubt(self) -> str | None:
+        """A sentence where no more answers are right than a draw would have, but for chance (two deviations)."""
+        count, right, draw = self.choice
+        if count < FEWEST or right > draw + 2 * math.sqrt(draw * (1 - draw) / count):
+            return None
+        return (f"sentences may not be read: where a video has several moments, the first answer is the asked one in "
+                f"{right:.0%} of {count} queries that meet any, and a draw would be in {draw:.0%}.")
 
     def figures(self, weights: NDArray[np.float64] | None = None) -> dict[str, float]:
         """``R@n,IoU=m`` of every n and m, and ``mIoU``, in percent.
@@ -159,8 +223,9 @@ def grounding(truth: Truth, predictions: Predictions, ns: Sequence[int] = (1, 5)
     reached = np.maximum.accumulate(best, axis=1)[:, [n - 1 for n in ns], None]
     hits = reached > levels if strict else reached >= levels
     # A query without answers has -1, which reaches no threshold, not even 0.
+    first = np.array([(row[0].start, row[0].end) if row else (math.nan, math.nan) for row in answers])
     return GroundingScore(tuple(videos), np.array(video, np.int64), tuple(ns), tuple(levels.tolist()), hits,
-                          best[:, 0].clip(min=0), sum(not row for row in answers), unknown)
+                          best[:, 0].clip(min=0), first, tuple(windows), sum(not row for row in answers), unknown)
 
 
 def _check(ns: Sequence[int], nms: float | None, order: str) -> None:
