@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 import zipfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from cuemark.app.export import GROUPS, choices
 from cuemark.app.guard import Guard, Limits, Rates
 from cuemark.app.jobs import Jobs
 from cuemark.app.server import create
-from cuemark.app.service import Service
+from cuemark.app.service import SHOWN, Service, outstanding
 from cuemark.errors import VideoError
 from cuemark.library import Library
 from cuemark.segments import Segment, read_truth
@@ -121,6 +122,17 @@ def test_the_library_as_a_whole(client):
     assert told["predictions"] == ["mine", "other"]
     assert {row["label"] for row in told["labels"]} >= {HOSTILE, "bouncing"}
     assert {form["group"] for form in told["formats"]} == {*GROUPS, "Benchmarks"}
+
+
+def test_of_a_hundred_predictions_of_a_video_the_outstanding_are_shown():
+    told = [Segment(1.0 + i / 50, 3.0, "rocking", 0.9 - i / 100) for i in range(20)]
+    told += [Segment(1.0, 3.1, "spinning", 0.8), Segment(2.0, 6.0, "hopping", 0.3), Segment(8.0, 9.0, "faint", 0.05)]
+    assert outstanding(told) == [told[0], told[21]]
+    unsure = [replace(s, score=None) for s in (told[0], told[22])]
+    assert outstanding(unsure) == unsure
+    assert outstanding([]) == []
+    many = [Segment(i, i + 0.5, "x", 0.5) for i in range(100)]
+    assert len(outstanding(many)) == SHOWN
 
 
 def test_videos_and_their_filters(client):

@@ -109,7 +109,9 @@ def tell(out: str | Path = "demo", *, seed: int = 0, open_report: bool = True) -
     _tell_moments(path, moments, one_more.truth[video_id], best)
     page = (out / "report.html").resolve()
     print(f"\nreport: {page}")
-    print(f"ask the {len(unseen)} testing videos in the browser: cuemark serve --library {out / 'library'}")
+    lanes = " ".join(f"{system.upper()}={out}/predictions_{system}.json" for system in SYSTEMS)
+    print(f"ask the {len(unseen)} testing videos in the browser:\n"
+          f"cuemark serve --library {out}/library --predictions {lanes}")
     if open_report and _has_display():
         webbrowser.open(page.as_uri())
     return scores

@@ -97,6 +97,7 @@ class Lane(TypedDict):
     name: str
     kind: Literal["annotation", "correction", "answer", "prediction", "stretch"]
     segments: list[Moment]
+    of: NotRequired[Annotated[int, Field(description="how many there are; the outstanding ones are shown")]]
 
 
 class Curve(TypedDict):

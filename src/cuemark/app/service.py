@@ -25,7 +25,8 @@ from cuemark.app.jobs import Job, Jobs
 from cuemark.errors import CallError, CuemarkError, DataError, VideoError, within
 from cuemark.library import FLOOR, Entry, Filter, Hit, Library
 from cuemark.localizers.trained import Shown, TrainedLocalizer
-from cuemark.segments import Predictions, Segment, Truth, VideoTruth
+from cuemark.nn.nms import hard_nms
+from cuemark.segments import Predictions, Segment, Truth, VideoTruth, times
 
 UPLOADS, PROXIES = "uploads", "proxies"
 SENTENCES = 1024
@@ -34,6 +35,9 @@ LONGEST = 500
 """Characters of a sentence or a label."""
 MOMENTS = 1000
 """Of one request."""
+APART, FAINT, SHOWN = 0.3, 0.1, 40
+"""Of a file's answers to a video: the tIoU up to which two are shown beside each other, the share of the best score
+from which one is shown, and how many are."""
 POINTS = 2000
 """Of a curve; longer ones keep the highest of each stretch."""
 CLIP = 600.0
@@ -158,8 +162,8 @@ class Service:
                  "sentence": None, "query": query} for hit in found["hits"]]})
         for name, predictions in self.predictions.items():
             told = predictions.get(vid, predictions.get(entry.path.stem, []))
-            lanes.append({"name": name, "kind": "prediction",
-                          "segments": [_told(s) for s in sorted(told, key=lambda s: -(s.score or 0.0))[:MOMENTS]]})
+            lanes.append({"name": name, "kind": "prediction", "of": len(told),
+                          "segments": [_told(s) for s in outstanding(told)]})
         seen = [s for s in self.library.segments(vid, "stretch") if s.label is not None]
         if seen:
             lanes.append({"name": "Encoder", "kind": "stretch", "segments": [_told(s) for s in seen]})
@@ -413,6 +417,19 @@ class Service:
             if len(folder) > 1:
                 text = text.replace(folder + os.sep, "").replace(folder, "…")
         return text
+
+
+def outstanding(told: Sequence[Segment]) -> list[Segment]:
+    """What a person would look at of the hundred answers that localizers give to a video, best first.
+
+    Of answers that overlap the best, whatever they are called, and none that is far less sure than the surest. One
+    without a score counts as sure.
+    """
+    if not told:
+        return []
+    scores = np.array([1.0 if s.score is None else s.score for s in told])
+    best, _ = hard_nms(times(told), scores, APART, keep=SHOWN)
+    return [told[i] for i in best if scores[i] >= FAINT * scores.max()]
 
 
 def _told(s: Segment) -> answers.Moment:

@@ -114,7 +114,7 @@ export class Timeline {
       return bar;
     });
     return make("div", { class: `lane ${lane.kind}`, role: "group", "aria-label": lane.name, style: { "--c": lane.colour, "--rows": depth } },
-      make("div", { class: "name" }, make("i", {}), make("span", {}, lane.name), make("small", {}, String(lane.segments.length))), make("div", { class: "bars" }, bars));
+      make("div", { class: "name" }, make("i", {}), make("span", {}, lane.name), make("small", {}, lane.of > lane.segments.length ? `the outstanding ${lane.segments.length} of ${lane.of}` : String(lane.segments.length))), make("div", { class: "bars" }, bars));
   }
 
   #handle(side, times) {
