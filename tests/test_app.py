@@ -130,6 +130,8 @@ def test_of_a_hundred_predictions_of_a_video_the_outstanding_are_shown():
     assert outstanding(told) == [told[0], told[21]]
     unsure = [replace(s, score=None) for s in (told[0], told[22])]
     assert outstanding(unsure) == unsure
+    logarithms = [replace(s, score=score) for s, score in ((told[0], -0.5), (told[22], -3.0))]
+    assert outstanding(logarithms) == logarithms
     assert outstanding([]) == []
     many = [Segment(i, i + 0.5, "x", 0.5) for i in range(100)]
     assert len(outstanding(many)) == SHOWN

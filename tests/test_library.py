@@ -33,6 +33,7 @@ from cuemark.localizers import build
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.segments import Segment, VideoTruth, read_truth
 from cuemark.similarity import Space
+from cuemark.vectors import FileVectors
 
 CONFIG = ExtractConfig(stride=4)
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nThe weather stays fine.\n"
@@ -254,6 +255,39 @@ def test_a_kill_loses_nothing(twice, tmp_path):
         for sentence in ("a star", "weather stays fine"):
             hits = [[h.to_json() for h in one.search(sentence, floor=None).hits] for one in (lib, calm)]
             assert hits[0] == hits[1]
+
+
+def test_what_has_been_compared_is_not_compared_again(lib, made_once, monkeypatch):
+    """Nor where an earlier cuemark has left no note of how far it was, and a run ended early since."""
+    with lib._writing() as db:
+        db.execute("DELETE FROM meta WHERE key = 'compared'")
+    compare, compared = Library._find_copies, []
+
+    def until(library, number, pairs):
+        if len(compared) == 2:
+            raise InterruptedError
+        compare(library, number, pairs)
+        compared.append(number)
+
+    monkeypatch.setattr(Library, "_find_copies", until)
+    with pytest.raises(DataError):
+        lib.index([made_once / "footage"])
+    monkeypatch.setattr(Library, "_find_copies", lambda library, number, pairs: compared.append(number))
+    lib.index([made_once / "footage"])
+    lib.index([made_once / "footage"])
+    assert sorted(compared) == sorted(lib._number(v.id) for v in lib.videos())
+
+
+def test_what_nothing_finds_is_measured_again_with_another_index(lib, made_once, monkeypatch):
+    lib.search("a star")
+    assert lib._meta("nothing") is not None
+    lib.index([made_once / "footage"])
+    assert lib._meta("nothing") is not None
+    monkeypatch.setattr(FileVectors, "settle", lambda store, spans, end: {"candidates": 1000, "recall": 1.0})
+    lib.index([made_once / "footage"])
+    assert lib._meta("nothing") is None
+    lib.search("a star")
+    assert lib._meta("nothing") is not None
 
 
 def test_one_run_at_a_time(lib, monkeypatch):

@@ -281,7 +281,7 @@ def test_training_says_where_it_does_not_read(tiny_features, tiny_world, tmp_pat
     monkeypatch.setattr(GroundingScore, "choice", Choice(30, 0.5, 0.5))
     train(recipe, tmp_path / "run")
     said = capsys.readouterr().err
-    assert "of the validation videos, sentences may not be read" in said
+    assert "on the validation videos, sentences may not be read" in said
     assert "More sentences or more updates may teach it to read." in said
     monkeypatch.setattr(GroundingScore, "choice", Choice(30, 0.9, 0.5))
     train(recipe, tmp_path / "reads")

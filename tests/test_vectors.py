@@ -109,6 +109,25 @@ def test_an_index_of_faiss_finds_the_same(stored, few):
     assert np.isneginf(scores[:, 5:]).all()
 
 
+def test_what_is_gone_is_not_found_though_the_index_has_it(stored, few):
+    store, rows = stored
+    store.settle(np.array([(0, 0, 3000)]), 3000)
+    for gone, spans in (((2900, 3000), [(0, 0, 2900)]), ((0, 100), [(1, 100, 3000)])):
+        asked, spans = rows[slice(*gone)].astype(np.float32), np.array(spans)
+        numbers = store.nearest(asked, 3, spans, True)[1]
+        assert np.isin(numbers, numbers_of(spans)).all()
+
+
+def test_an_index_that_goes_while_it_is_opened_is_done_without(stored, few, monkeypatch):
+    """Another process has made a smaller file, and swept this one's index away."""
+    store, _ = stored
+    whole, asked = np.array([(0, 0, 3000)]), unit(5, 16, 2).astype(np.float32)
+    store.settle(whole, 3000)
+    read = vectors._read
+    monkeypatch.setattr(vectors, "_read", lambda faiss, path: (path.unlink(), read(faiss, path)))
+    assert store.nearest(asked, 10, whole, True)[1].tolist() == store.exact(asked, 10, whole)[1].tolist()
+
+
 def test_what_came_after_an_index_is_found_too(stored, few):
     store, _ = stored
     store.settle(np.array([(0, 0, 3000)]), 3000)

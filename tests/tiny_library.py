@@ -109,6 +109,8 @@ def listening(app) -> Iterator[str]:
     until = time.monotonic() + 60
     while not server.started and time.monotonic() < until:
         time.sleep(0.05)
-    yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(20)
+    try:
+        yield f"http://localhost:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)

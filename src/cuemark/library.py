@@ -652,14 +652,12 @@ class Library:
     def _settle(self, result: Indexed) -> None:
         """What is worth doing when all are in: copies, a smaller file, an index."""
         before, end = self._count("copies"), int(self._meta("clip"))
-        new = self._db.execute("SELECT number FROM videos WHERE state = 'ok' AND clip >= ? ORDER BY clip",
+        new = self._db.execute("SELECT number, clip FROM videos WHERE state = 'ok' AND clip >= ? ORDER BY clip",
                                (self._meta("compared") or 0,)).fetchall()  # those of a run that was killed, too
         pairs: set[tuple[int, int]] = set()
-        for number, in new:
+        for number, clip in new:
             self._find_copies(number, pairs)
-        if new:
-            with self._writing() as db:
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('compared', ?)", (end,))
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('compared', ?)", (clip + 1,))
         result.copies = self._count("copies") - before
         live = self._alive()
         clips, stretches = (self._store(name, live.generation) for name in ("clips", "stretches"))
@@ -683,6 +681,8 @@ class Library:
         clips.sweep()
         stretches.sweep()
         result.index = clips.settle(live.clips, end)
+        if result.index is not None:  # it may find what another did not: also of what no picture shows
+            self._db.execute("DELETE FROM meta WHERE key = 'nothing'")
 
     # ------------------------------------------------------------------ near-identical footage
 
@@ -788,7 +788,7 @@ class Library:
         data = mapped(self.folder / FEATURES / f"{vid}.npy")
         if len(data) != row["clips"]:
             raise DataError(f"the features of '{vid}' are not those that were indexed; index its folder again.")
-        return Features(np.asarray(data, np.float32), self._grid(int(row["number"])), float(row["duration"]))
+        return Features(np.asarray(data, np.float32), self._grid_of(row), float(row["duration"]))
 
     def curve(self, vid: str, query: str) -> tuple[NDArray[np.float64], Floats]:
         """How like a sentence each clip of a video is: seconds of their centres, and cosines.
@@ -960,16 +960,16 @@ class Library:
         if isinstance(query, str) and not query.strip():
             raise CallError("there is nothing to look for; say it in a sentence.")
         self._fits(localizer, query)
-        live = self._alive()
         filter = filter or Filter()
         where, values = filter.condition()
+        asked = self._asked(query) if isinstance(query, Shown) or self.space is not None else None
+        live = self._alive()  # after what takes long: an indexing run may put a smaller file in the place of this one's
         spans = live.clips
         if not filter.empty:
             allowed = [n for n, in self._db.execute(f"SELECT number FROM videos WHERE {where}", values)]
             spans = live.clips[np.isin(live.clips[:, 0], allowed)]
             if filter.label is not None:
                 spans = self._labelled(spans, filter.label)
-        asked = self._asked(query) if isinstance(query, Shown) or self.space is not None else None
         seen: list[Candidate] = []
         best = None
         if asked is not None:
@@ -1026,9 +1026,12 @@ class Library:
         """Of the clips of some videos, those in segments with a label."""
         found = [np.zeros((0, 3), np.int64)]
         for number, first, last in spans.tolist():
+            row = self._rows_by([number]).get(number)
+            if row is None:  # forgotten under the search
+                continue
             segments = self._db.execute("SELECT start, end FROM segments WHERE video = ? AND label = ?",
                                         (number, label)).fetchall()
-            inside = self._grid(number).covered(np.array([tuple(s) for s in segments], np.float64).reshape(-1, 2)) > 0
+            inside = self._grid_of(row).covered(np.array([tuple(s) for s in segments], np.float64).reshape(-1, 2)) > 0
             edges = np.flatnonzero(np.diff(np.r_[False, inside[: last - first], False].astype(np.int8)))
             found.append(np.array([(number, first + a, first + b) for a, b in edges.reshape(-1, 2).tolist()],
                                   np.int64).reshape(-1, 3))

@@ -105,6 +105,6 @@ def once(candidates: Sequence[Candidate], stands: Mapping[int, tuple[int, float]
     hidden &= footage[:, None] == footage[kept]
     for i in np.flatnonzero(hidden.any(1)).tolist():
         number, better = candidates[i].number, candidates[kept[hidden[i].argmax()]]
-        if better is not candidates[i] and better.number != number and number not in better.also:
+        if better.number != number and number not in better.also:
             better.also.append(number)
     return [candidates[i] for i in kept]

@@ -653,7 +653,7 @@ def _calibrated(network: Any, truth: Truth, features: Mapping[str, Features], wo
         return None
     found = _found(network, truth, features, words, prompts, proposed, inputs, strange=True)
     if retrieves(network) and (doubt := grounding(truth, found).doubt):
-        say(f"of the validation videos, {doubt} More sentences or more updates may teach it to read.")
+        say(f"on the validation videos, {doubt} More sentences or more updates may teach it to read.")
     score, right = judged(truth, found)
     link = calibration.fit(score, right)
     if link is None:

@@ -60,7 +60,7 @@ PIECE = 1 << 19
 RECALL = 0.97
 """Share of the exact 20 nearest that an index shall find when it is made."""
 CANDIDATES = (1000, 4000, 16000)
-"""Of an index, so many rows are scored again: the first of these that reaches :data:`RECALL`."""
+"""Of an index, so many rows are scored again: the first of these that reaches :data:`RECALL`, or the last."""
 RESCORED = 5
 """Candidates for each answer at least: 2 bits a number misjudge their order."""
 
@@ -229,8 +229,9 @@ class FileVectors:
         faiss, covered = _faiss(), index.count
         wanted = min(max(RESCORED * top, index.candidates), covered)
         bits = None
-        if not all_ or int((spans[:, 2] - spans[:, 1]).sum()) < int(spans[-1, 2]):  # a choice, or some are gone
-            edges = np.zeros(max(covered, int(spans[-1, 2])) + 1, np.int8)
+        known = max(covered, int(spans[-1, 2]))
+        if not all_ or int((spans[:, 2] - spans[:, 1]).sum()) < known:  # a choice, or some are gone
+            edges = np.zeros(known + 1, np.int8)
             edges[spans[:, 1]] += 1
             edges[spans[:, 2]] -= 1
             bits = np.packbits(np.cumsum(edges[:covered], dtype=np.int8).view(bool), bitorder="little")
@@ -240,7 +241,7 @@ class FileVectors:
             options, first = None, which * PIECE
             if bits is not None:
                 mine = bits[first // 8 : (first + PIECE) // 8]
-                options = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(len(mine) * 8, faiss.swig_ptr(mine)))
+                options = faiss.SearchParametersIVF(sel=faiss.IDSelectorBitmap(mine))
             scores, found = index.pieces[which].search(queries, wanted, params=options)
             return scores, np.where(found >= 0, found + first, -1)
 
@@ -266,7 +267,7 @@ class FileVectors:
             if self._indexed != (found.st_mtime_ns, found.st_size):
                 try:
                     self._index = _read(faiss, self.index_path)
-                except (RuntimeError, ValueError, KeyError, TypeError) as error:  # then exact, until it is made anew
+                except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:  # then exact, until made anew
                     say(f"'{self.index_path}' cannot be read ({str(error).splitlines()[0]}); index again.")
                     self._index = None
                 self._indexed = (found.st_mtime_ns, found.st_size)
@@ -423,7 +424,7 @@ class QdrantVectors:
         try:
             from qdrant_client import QdrantClient, models
         except ImportError:
-            raise CallError("a Qdrant store needs its client; pip install qdrant-client.") from None
+            raise CallError("a Qdrant store needs its client; pip install \"cuemark[qdrant]\".") from None
         self.name, self.dim, self.models = f"cuemark-{name}", dim, models
         self.client = (QdrantClient(url=address, timeout=60) if "://" in address
                        else QdrantClient(address) if address == ":memory:" else QdrantClient(path=address))

@@ -423,13 +423,14 @@ def outstanding(told: Sequence[Segment]) -> list[Segment]:
     """What a person would look at of the hundred answers that localizers give to a video, best first.
 
     Of answers that overlap the best, whatever they are called, and none that is far less sure than the surest. One
-    without a score counts as sure.
+    without a score counts as sure; where all scores are negative (logarithms, say), none is too faint.
     """
     if not told:
         return []
     scores = np.array([1.0 if s.score is None else s.score for s in told])
     best, _ = hard_nms(times(told), scores, APART, keep=SHOWN)
-    return [told[i] for i in best if scores[i] >= FAINT * scores.max()]
+    least = FAINT * scores.max() if scores.max() > 0 else -np.inf
+    return [told[i] for i in best if scores[i] >= least]
 
 
 def _told(s: Segment) -> answers.Moment:
