@@ -95,7 +95,7 @@ def here(tmp_path: Path) -> Pretended:
 
 def test_it_installs_once_and_again_only_when_what_is_pinned_changes(here):
     assert here.ready() == WHOLE
-    wanted = ".[captions,check,formats,hdf5,onnx,openvino,ray,search,serve,test]"
+    wanted = ".[captions,check,formats,hdf5,onnx,openvino,qdrant,ray,search,serve,test]"
     assert here.commands["libraries"][-3:] == ["--no-build-isolation", "--editable", wanted]
     assert all(str(here.run.CONSTRAINTS) in here.commands[name] for name in WHOLE[2:])
     assert here.ready() == here.ready("check") == here.ready("demo") == []
