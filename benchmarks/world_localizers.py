@@ -317,11 +317,15 @@ def reading(model: TrainedLocalizer, seen: dict[str, Features], truth: Truth, fo
         every = [q for v in truth.values() for q, of in questions_of(v.annotations) if of[0].label not in motions]
         strange[vid] = every[len(strange) % max(1, len(every)):][:len(video.annotations)]
     answers = model.predict({vid: seen[vid] for vid in truth}, strange)
-    own, other = (np.array([first(said[vid], question).score for vid in truth for question in asked(vid)], float)
-                  for said, asked in ((found, lambda vid: [q for q, _ in questions_of(truth[vid].annotations)]),
-                                      (answers, strange.__getitem__)))
+
+    def sure(said: Predictions, asked: dict[str, list[Question]]) -> np.ndarray:
+        return np.array([first(said[vid], question).score for vid in truth for question in asked[vid]], float)
+
+    own = sure(found, {vid: [question for question, _ in questions_of(v.annotations)] for vid, v in truth.items()})
+    other = sure(answers, strange)
     a, b, score = own[:, None], other[None, :], grounding(truth, found)
-    return {"any moment": 100 * float((score.near >= MEETS).mean()), "any moment, never reads": 100 * score.draw.mean(),
+    return {"any moment": 100 * float((score.near >= MEETS).mean()),
+            "any moment, never reads": 100 * float(score.draw.mean()),
             "chosen": 100 * score.choice.right, "chosen, never reads": 100 * score.choice.draw,
             "there or not": 100 * float(((a > b) + 0.5 * (a == b)).mean()) if len(other) else float("nan")}
 

@@ -12,12 +12,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cuemark import similarity
 from cuemark.grid import Grid
-
-Ints = NDArray[np.int64]
+from cuemark.vectors import Ints, unit
 
 LONGEST_STRETCH = 30.0
 """Seconds; what has no change of shot is cut into pieces of this length."""
@@ -37,11 +35,6 @@ def stretches(rows: np.ndarray, grid: Grid) -> Ints:
 def means(rows: np.ndarray, cells: Ints) -> np.ndarray:
     """What stands for each piece (:func:`stretches`) of a video: the direction of the mean of its rows."""
     return unit(np.add.reduceat(rows, cells[:-1], axis=0) if len(rows) else rows)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """``(T, D)`` rows at length 1; zeros stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 def aligned(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:

@@ -353,7 +353,7 @@ def notes_of(task: str, score: Any) -> tuple[str, ...]:
         notes.append(f"{strange} predictions are of videos or sentences that the truth does not have.")
     if task == "grounding" and (lost := getattr(score, "missing", 0)):
         notes.append(f"{lost} sentences have no prediction; they count as missed.")
-    if task == "grounding" and (doubt := getattr(score, "doubt", None)):
+    if doubt := getattr(score, "doubt", None):
         notes.append(doubt[0].upper() + doubt[1:])
     return tuple(notes)
 

@@ -70,7 +70,7 @@ from cuemark.progress import say
 from cuemark.ranking import Candidate
 from cuemark.segments import Segment, Truth, VideoTruth, read_json, read_truth, replacing, write_json, write_truth
 from cuemark.similarity import NOTHING, Space, chance, space_of
-from cuemark.vectors import FileVectors, Ints, QdrantVectors, opened, owners_of, threads
+from cuemark.vectors import FileVectors, Ints, QdrantVectors, opened, owners_of, threads, unit
 
 Floats = NDArray[np.float32]
 
@@ -586,7 +586,7 @@ class Library:
         """Features to the rows that are compared; on one core, as encoders have the others while videos are indexed."""
         if self.space is not None:
             return threads().submit(self.space.see, data).result()
-        return np.asarray(copies.unit(np.asarray(data, np.float32)), np.float32)
+        return np.asarray(unit(np.asarray(data, np.float32)), np.float32)
 
     def _labels(self, data: np.ndarray, cells: Ints) -> list[tuple[str | None, float | None]]:
         """What the encoder's class head calls each stretch, and how sure it is."""

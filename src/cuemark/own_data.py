@@ -203,9 +203,9 @@ def own_localizer(system: str, features: str | Path, annotations: str | Path, *,
     told = _told(truth)
     truth = _used(truth, notes)
     # one with an open vocabulary learns what it is told to: else classes where there are any, or sentences
-    task = _changed({"options": {}}, changes)["options"].get("task") if asked == "text" else None
-    if asked == "text" and task is None and not labels_of(truth):
-        task = "retrieve"
+    task = None
+    if asked == "text":
+        task = _changed({"options": {}}, changes)["options"].get("task", None if labels_of(truth) else "retrieve")
     sentences = asked == "sentence" or task == "retrieve"
     truth = _asked(truth, str(annotations), notes) if sentences else _actions(
         truth, system, str(annotations), notes)[0]

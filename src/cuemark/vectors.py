@@ -322,8 +322,8 @@ class FileVectors:
             for first in range(begin, min(begin + PIECE, end), BLOCK):
                 pieces[-1].add(rows[first : min(first + BLOCK, begin + PIECE, end)].astype(np.float32))
         asked = np.concatenate([drawn(32) + rng.permutation(drawn(32)),
-                                0.3 * drawn(32) + 0.95 * _unit(rng.standard_normal((32, self.dim), np.float32))])
-        asked = _unit(asked)
+                                0.3 * drawn(32) + 0.95 * unit(rng.standard_normal((32, self.dim), np.float32))])
+        asked = unit(asked)
         exact, recall = self.exact(asked, 20, spans)[1], 0.0
         for candidates in CANDIDATES:
             found = self._approximate(_Index(pieces, candidates), asked, 20, spans, True)[1]
@@ -364,9 +364,9 @@ def _read(faiss: Any, path: Path) -> _Index:
         return _Index([faiss.read_index(reader) for _ in range(told["pieces"])], int(told["candidates"]))
 
 
-def _unit(rows: Floats) -> Floats:
-    """At length 1; zeros stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-6))
+def unit(rows: np.ndarray) -> np.ndarray:
+    """``(T, D)`` rows at length 1; zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
 
 
 @lru_cache(maxsize=1)

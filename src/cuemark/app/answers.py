@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on
 
+JobState = Literal["waiting", "running", "done", "failed", "cancelled"]
+
 
 class Count(TypedDict):
     """A class, and how many moments carry it."""
@@ -159,7 +161,7 @@ class State(TypedDict):
     number: int
     kind: str
     about: str
-    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    state: JobState
     done: Annotated[int, Field(description="videos that are done with")]
     total: Annotated[int | None, Field(description="of `done`")]
     share: Annotated[float | None, Field(ge=0, le=1, description="how much of it is done")]

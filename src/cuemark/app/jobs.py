@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
-from cuemark.app.answers import State
+from cuemark.app.answers import JobState, State
 from cuemark.errors import CallError, CuemarkError
 
 KEPT = 100
@@ -30,7 +30,7 @@ class Job:
     number: int
     kind: str
     about: str
-    state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
+    state: JobState = "waiting"
     done: int = 0
     """Videos that are done with."""
     total: int | None = None

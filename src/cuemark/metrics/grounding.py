@@ -56,15 +56,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cuemark.errors import CallError, DataError
-from cuemark.metrics.counting import levels_of, refuse_nan, tiou_of, tiou_of_hull, weights_of
-from cuemark.segments import Predictions, Segment, Truth, times, tiou
+from cuemark.metrics.counting import levels_of, pairs, refuse_nan, tiou_of, tiou_of_hull, weights_of
+from cuemark.segments import Predictions, Segment, Truth, times
 
 MEETS = 0.5
 """The tIoU from which an answer is one of a video's moments, for :attr:`GroundingScore.choice`."""
@@ -120,20 +119,25 @@ class GroundingScore:
     @cached_property
     def near(self) -> NDArray[np.float64]:
         """``(Q,)`` tIoU of the first answer with the nearest moment of any query of its video."""
-        return np.array([tiou(span, self._moments[v]).max() if span[0] == span[0] else 0.0
-                         for span, v in zip(self.first, self.video, strict=True)])
+        moments, owner = self._moments
+        who, _, iou = pairs(self.first, self.video, moments, self.video[owner], 0.0, tiou_of_hull)
+        near = np.zeros(len(self.first))
+        np.maximum.at(near, who, iou)
+        return near
 
     @cached_property
     def draw(self) -> NDArray[np.float64]:
         """``(Q,)`` share of the video's moments that would answer the query (tIoU :data:`MEETS`)."""
-        return np.array([(tiou(self._moments[v], own).max(axis=1) >= MEETS).mean()
-                         for own, v in zip(self.windows, self.video, strict=True)])
+        moments, owner = self._moments
+        video = self.video[owner]
+        who, what, _ = pairs(moments, video, moments, video, MEETS, tiou_of_hull)
+        right = np.unique(np.stack([owner[who], what], axis=1), axis=0)[:, 0]  # of several windows, any
+        return np.bincount(right, minlength=len(self.first)) / np.bincount(video)[self.video]
 
     @cached_property
-    def _moments(self) -> list[NDArray[np.float64]]:
-        """Of each video all that its queries ask for."""
-        ends = np.flatnonzero(np.diff(self.video, prepend=-1, append=-1))
-        return [np.concatenate(self.windows[a:b]) for a, b in pairwise(ends)]
+    def _moments(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """All that is asked for, ``(M, 2)`` seconds, and the query of each."""
+        return np.concatenate(self.windows), np.repeat(np.arange(len(self.windows)), [len(w) for w in self.windows])
 
     @property
     def choice(self) -> Choice:
