@@ -29,7 +29,7 @@ from cuemark.batch import normalised
 from cuemark.checkpoint import software
 from cuemark.encoders.video_encoder import VideoEncoder, encode
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
-from cuemark.extraction import ExtractConfig, extract, features_of
+from cuemark.extraction import ExtractConfig, extract, features_of, growing
 from cuemark.feature_folder import FeatureFolder, global_features
 from cuemark.folders import LOCK, failures, locked
 from cuemark.grid import Features, Grid
@@ -98,6 +98,74 @@ def test_features_are_those_of_the_slow_reference(films, tiny_encoder, name, str
     assert np.abs(np.diff(expected, axis=0)).max(1).min() > 1e-4  # a window that is off would be seen
     assert not padded
     assert found.duration == video.probe(films[name]).duration
+
+
+@pytest.fixture
+def slow_encoder(tiny_encoder, monkeypatch) -> Iterator[VideoEncoder]:
+    """Takes its time over every clip, so that somebody can look while it works."""
+    monkeypatch.setattr(extraction, "IDLE", 0.005)
+    monkeypatch.setattr(extraction, "PAUSE", 0.0)
+    handle = tiny_encoder.network.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    yield tiny_encoder
+    handle.remove()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_parts_of_a_video_come_while_it_is_read(films, slow_encoder, workers):
+    config = ExtractConfig(2, batch=2)
+    *parts, (whole, last) = growing(films["thirty"], slow_encoder, config, workers=workers)
+    everything = features_of(films["thirty"], slow_encoder, config)[0]
+    np.testing.assert_array_equal(whole.data, everything.data)
+    assert (last, whole.grid, whole.duration) == (True, everything.grid, everything.duration)
+    assert len(parts) >= 2
+    counts = [part.grid.count for part, _ in parts]
+    assert counts == sorted(set(counts))
+    assert counts[-1] <= everything.grid.count
+    for part, of_all in parts:
+        assert not of_all
+        np.testing.assert_array_equal(part.data, everything.data[:part.grid.count])
+        np.testing.assert_array_equal(part.grid.centres, everything.grid.centres[:part.grid.count])
+        assert part.duration == pytest.approx(((part.grid.count - 1) * 2 + 16) / 15)  # where its last clip ends
+
+
+def test_nobody_is_told_early_who_did_not_ask(films, slow_encoder):
+    (found, whole), = growing(films["thirty"], slow_encoder, ExtractConfig(2, batch=2), early=False)
+    assert whole
+    assert found.grid.count == 18
+
+
+def test_looking_at_parts_costs_a_tenth(films, slow_encoder, monkeypatch):
+    looks = []
+    for part, whole in growing(films["thirty"], slow_encoder, ExtractConfig(1, batch=1), workers=1):
+        looks.append((part, whole))
+        time.sleep(0 if whole else 0.6)  # the rest takes less than nine times that
+    assert [whole for _, whole in looks] == [False, True]
+
+
+def test_a_video_that_breaks_later_has_shown_its_beginning(films, slow_encoder, monkeypatch):
+    real = video.frames_every
+
+    def breaking(*given):
+        for number, picture in enumerate(real(*given)):
+            if number == 40:
+                time.sleep(0.3)  # what came before is encoded
+                raise VideoError("video 'thirty' is damaged.")
+            yield picture
+
+    monkeypatch.setattr(video, "frames_every", breaking)
+    parts = growing(films["thirty"], slow_encoder, ExtractConfig(2, batch=1))
+    found = [next(parts)]
+    with pytest.raises(VideoError, match="damaged"):
+        found.extend(parts)
+    assert not any(whole for _, whole in found)
+
+
+def test_whoever_has_seen_enough_may_leave(films, slow_encoder):
+    threads = threading.active_count()
+    parts = growing(films["thirty"], slow_encoder, ExtractConfig(1, batch=1))
+    assert not next(parts)[1]
+    parts.close()
+    assert threading.active_count() == threads
 
 
 def test_features_of_a_world_video_are_those_of_the_slow_reference(tiny_world, tiny_encoder):

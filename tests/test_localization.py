@@ -18,7 +18,8 @@ from tiny_clip import save_clip
 from cuemark import checkpoint, localization, training
 from cuemark.encoders import weights
 from cuemark.errors import CallError, DataError, ModelError, VideoError
-from cuemark.extraction import ExtractConfig, extract
+from cuemark.extraction import ExtractConfig, extract, features_of
+from cuemark.grid import Features
 from cuemark.localization import Shown, Similarity, by_name, load, localize, localize_all, localize_features, names_by
 from cuemark.localizers import build, calibration, trained
 from cuemark.localizers.calibration import Calibration
@@ -163,8 +164,8 @@ def folder_of(tmp_path: Path, tiny_world, *names: str) -> Path:
 
 def test_the_first_video_answers_before_the_second_is_opened(model, tiny_world, tmp_path, monkeypatch):
     opened = []
-    real = trained.features_of
-    monkeypatch.setattr(trained, "features_of", lambda path, *more, **named: (
+    real = trained.growing
+    monkeypatch.setattr(trained, "growing", lambda path, *more, **named: (
         opened.append(Path(path).stem), real(path, *more, **named))[1])
     folder = folder_of(tmp_path, tiny_world, "testing_0000", "training_0004")
     answers = model.localize(folder)
@@ -197,8 +198,8 @@ def test_one_video_that_cannot_be_used_is_an_error_and_one_of_several_an_answer(
 def test_many_sentences_are_one_pass_and_an_answer_each(tiny_localizer, tiny_world, tiny_text, tmp_path, monkeypatch):
     model = load(asking("tan2d", tiny_localizer, tmp_path, tiny_text))
     passes = []
-    real = trained.features_of
-    monkeypatch.setattr(trained, "features_of", lambda *given, **named: (passes.append(1), real(*given, **named))[1])
+    real = trained.growing
+    monkeypatch.setattr(trained, "growing", lambda *given, **named: (passes.append(1), real(*given, **named))[1])
     asked = ["a red star", "a star", "a red star"]
     answers = list(model.localize(tiny_world.videos["testing_0000"], asked))
     assert passes == [1]
@@ -206,6 +207,76 @@ def test_many_sentences_are_one_pass_and_an_answer_each(tiny_localizer, tiny_wor
     for answer in answers:
         assert answer.segments
         assert {s.query for s in answer.segments} == set(answer.asked)
+
+
+@pytest.fixture
+def in_parts(monkeypatch) -> None:
+    """A video is read in four parts, however fast it goes."""
+    def parts(path, encoder, config=None, *, early=True, device="cpu"):
+        seen = features_of(path, encoder, config, device=device)[0]
+        for count in (seen.grid.count * k // 4 for k in (1, 2, 3) if early):
+            grid = replace(seen.grid, count=count)
+            yield Features(seen.data[:count], grid, float(grid.windows[-1, 1])), False
+        yield seen, True
+
+    for module in (trained, localization):
+        monkeypatch.setattr(module, "growing", parts)
+
+
+def test_first_answers_come_early_and_the_last_are_about_all(model, tiny_world, tiny_features, in_parts):
+    video = tiny_world.videos["testing_0000"]
+    *early, last = model.localize(video, early=True)
+    (usual,) = model.localize(video)
+    assert last == usual
+    assert last.until is None
+    assert len(early) == 3
+    seen = tiny_features["testing_0000"]
+    for answer in early:
+        count = int(np.searchsorted(seen.grid.windows[:, 1], answer.until + 1e-6))
+        cut = Features(seen.data[:count], replace(seen.grid, count=count), answer.until)
+        assert alike(list(answer.segments), model.predict({"v": cut})["v"])
+        assert all(s.end <= answer.until + 1e-6 for s in answer.segments)
+        assert answer.path == str(video)
+    assert [a.until for a in early] == sorted({a.until for a in early})
+
+
+def test_each_question_is_answered_early(tiny_localizer, tiny_world, tiny_text, tmp_path, in_parts):
+    model = load(asking("tan2d", tiny_localizer, tmp_path, tiny_text))
+    videos = [tiny_world.videos[vid] for vid in ("testing_0000", "testing_0001")]
+    answers = list(model.localize(videos, ["a red star", "a star"], early=True))
+    assert [(a.video, a.asked[0], a.until is None) for a in answers] == [
+        (vid, query, whole) for vid in ("testing_0000", "testing_0001") for whole in (False, False, False, True)
+        for query in ("a red star", "a star")]
+
+
+def test_a_clip_answers_early_without_training(tmp_path, tiny_world, in_parts):
+    save_clip(tmp_path / "clip")
+    model, video = load(tmp_path / "clip"), tiny_world.videos["testing_0000"]
+    answers = list(model.localize(video, ["run of jump"], early=True))
+    assert [a.until is None for a in answers] == [False, False, False, True]
+    assert answers[-1:] == list(model.localize(video, ["run of jump"]))
+
+
+def test_the_command_line_says_what_comes_early(model, tiny_world, tmp_path, in_parts, cuemark, monkeypatch):
+    video = tiny_world.videos["testing_0000"]
+    words = ("localize", video, "--model", tmp_path / "localizer.safetensors", "--top", 1)
+    usual, lines = cuemark(*words, "--json"), cuemark(*words, "--json", "--early").out.splitlines()
+    assert json.loads(lines[-1]) == json.loads(usual.out)
+    told = [json.loads(line)["external_data"] for line in lines[:-1]]
+    assert [line["asked"] for line in told] == [[]] * 3
+    assert all(0 < line["until"] < tiny_world.truth["testing_0000"].duration for line in told)
+    plain = cuemark(*words, "--early").out
+    assert plain.count("looked at, so far:") == 3
+    assert plain.endswith(cuemark(*words).out)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    for more, times in (((), 3), (("--no-early",), 0), (("--out", tmp_path / "found.json"), 0)):
+        ended = cuemark(*words, *more)
+        assert ended.status == 0
+        assert ended.out.count(" of 0:00:") == times
+    (tmp_path / "bad.mp4").write_bytes(b"this is no video")
+    ended = cuemark("localize", tmp_path / "bad.mp4", *words[2:])
+    assert ended.status == 1
+    assert str(tmp_path / "bad.mp4") in ended.err
 
 
 # ---------------------------------------------------------------------------------------------- how sure

@@ -50,6 +50,10 @@ from cuemark.grid import Features, Grid
 from cuemark.progress import Bar
 
 T = TypeVar("T")
+IDLE = 0.5
+"""Seconds without news after which whoever waits is told how far it is."""
+PAUSE = 1.0
+"""Seconds between two looks at what has been read of a video, at least (:func:`growing`)."""
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -153,11 +157,42 @@ def features_of(path: str | Path, encoder: VideoEncoder, config: ExtractConfig |
     """
     pipeline = _Pipeline({"": (Path(path), None)}, encoder, config or ExtractConfig(), workers, device)
     with closing(pipeline.settled()) as settled:
-        (_, outcome), = settled
+        outcome = next(event[1] for event in settled if event is not None)
     if isinstance(outcome, CuemarkError):
         raise outcome
-    assert outcome.rows is not None
-    return Features(outcome.rows, outcome.grid, outcome.duration), outcome.padded
+    return outcome.features(), outcome.padded
+
+
+def growing(path: str | Path, encoder: VideoEncoder, config: ExtractConfig | None = None, *, early: bool = True,
+            workers: int | None = None, device: torch.device | str = "cpu") -> Iterator[tuple[Features, bool]]:
+    """Features of one video while it is read, and whether of all of it: of its beginning, of more of it, of all.
+
+    A part's ``duration`` is where it ends, as if the video did. Reading goes on while somebody looks at a part; the
+    next comes after nine times as long as that took, or a second: a tenth of the time goes into looking.
+
+    Args:
+        early: False: only of all of it.
+        workers: see :func:`features_of`.
+
+    Raises:
+        VideoError: the file cannot be used, which may show after some of its parts have come.
+    """
+    pipeline = _Pipeline({"": (Path(path), None)}, encoder, config or ExtractConfig(), workers, device)
+    outcome: _Video | CuemarkError | None = None
+    due, count = time.monotonic() + PAUSE, 0
+    with closing(pipeline.settled()) as settled:
+        for event in settled:
+            if event is not None:
+                outcome = event[1]
+            elif early and (now := time.monotonic()) >= due and (one := pipeline.begun.get("")) is not None and (
+                    more := one.leading()) > count:
+                count = more
+                yield one.features(count), False
+                due = time.monotonic() + max(PAUSE, 9 * (time.monotonic() - now))
+    if isinstance(outcome, CuemarkError):
+        raise outcome
+    assert outcome is not None
+    yield outcome.features(), True
 
 
 def clips_of(info: video.VideoInfo, clip: ClipConfig, stride: int, crops: int) -> Iterator[np.ndarray]:
@@ -216,6 +251,7 @@ class _Video:
         self.lock = threading.Lock()
         self.dtype = np.dtype(config.dtype if target is not None else np.float32)
         self.rows = np.empty((self.count, encoder.dim), self.dtype) if target is None else None
+        self.there = np.zeros(self.count, bool)
         self.handle, self.temporary, self.offset = -1, "", 0
         if target is not None:
             self.handle, self.temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
@@ -237,8 +273,21 @@ class _Video:
                 if os.pwrite(self.handle, data, self.offset + number * len(data)) != len(data):
                     raise OSError(28, os.strerror(28))  # a short write is a full disk
         with self.lock:
+            self.there[number] = True
             self.missing -= 1
             return self.missing == 0 and not self.broken
+
+    def leading(self) -> int:
+        """How many rows there are from the first to the first that is missing."""
+        return int(np.append(self.there, False).argmin())
+
+    def features(self, count: int | None = None) -> Features:
+        """Its rows in memory; the first ``count`` as if the video ended with them."""
+        assert self.rows is not None
+        if count is None:
+            return Features(self.rows, self.grid, self.duration)
+        grid = replace(self.grid, count=count)
+        return Features(self.rows[:count], grid, min(self.duration, float(grid.windows[-1, 1])))
 
     def finish(self) -> None:
         """All rows are there: under the final name with them."""
@@ -325,12 +374,10 @@ class _Pipeline:
         self.threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True)
                         for work in (self._read,) * readers + (self._encode,) * self.encoders]
 
-    def settled(self, tick: Callable[[float], None] | None = None
-                ) -> Generator[tuple[str, _Video | CuemarkError], None, None]:
+    def settled(self) -> Generator[tuple[str, _Video | CuemarkError] | None, None, None]:
         """Each video as it is finished, or why it could not be; closing the generator ends all work.
 
-        Args:
-            tick: see :func:`extracted`.
+        None: nothing has been for :data:`IDLE`.
 
         Raises:
             OSError: a file cannot be written.
@@ -339,17 +386,17 @@ class _Pipeline:
         for thread in self.threads:
             thread.start()
         try:
-            for _ in self.jobs:
-                while True:
-                    try:
-                        name, outcome = self.events.get(timeout=None if tick is None else 0.5)
-                        break
-                    except queue.Empty:
-                        assert tick is not None
-                        tick(sum(1 - one.missing / one.count for one in list(self.begun.values())))
+            left = len(self.jobs)
+            while left:
+                try:
+                    name, outcome = self.events.get(timeout=IDLE)
+                except queue.Empty:
+                    yield None
+                    continue
                 self.begun.pop(name, None)
                 if isinstance(outcome, BaseException) and not isinstance(outcome, CuemarkError):
                     raise outcome
+                left -= 1
                 yield name, outcome
         finally:
             self.stop.set()
@@ -506,9 +553,13 @@ def extracted(jobs: Mapping[str, Path], encoder: VideoEncoder, out: Path, config
     """
     pipeline = _Pipeline({vid: (path, out / f"{vid}.npy") for vid, path in jobs.items()}, encoder, config, workers,
                          device, run)
-    with closing(pipeline.settled(tick)) as settled:
-        for vid, outcome in settled:
-            yield vid, outcome if isinstance(outcome, CuemarkError) else outcome.entry()
+    with closing(pipeline.settled()) as settled:
+        for event in settled:
+            if event is not None:
+                vid, outcome = event
+                yield vid, outcome if isinstance(outcome, CuemarkError) else outcome.entry()
+            elif tick is not None:
+                tick(sum(1 - one.missing / one.count for one in list(pipeline.begun.values())))
 
 
 def fill(videos: Mapping[str, str | Path], encoder: VideoEncoder, out: Path, config: ExtractConfig,

@@ -20,7 +20,7 @@ from cuemark.datasets.video_scores import read_video_scores
 from cuemark.encoders import weights
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, DataError, ModelError, within
-from cuemark.extraction import ExtractConfig, features_of
+from cuemark.extraction import ExtractConfig, growing
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers.answers import Answer, Videos, by_name, in_turn
@@ -77,11 +77,12 @@ class Similarity:
                              "encoder that made them.")
 
     def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
-                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, urls: bool = False) -> Iterator[Answer]:
+                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, early: bool = False, urls: bool = False
+                 ) -> Iterator[Answer]:
         """When is a video most like these sentences? As :meth:`cuemark.localizers.trained.TrainedLocalizer.localize`.
 
         Args:
-            videos, urls: see there.
+            videos, early, urls: see there. Early answers know changes of shot only from what features show of them.
             queries: sentences.
             classes: names, which are asked for in the words the encoder was trained with; segments carry them as
                 ``label``.
@@ -100,9 +101,11 @@ class Similarity:
         asked = self.asks(queries, classes, examples)
         within("least", least, 0, 1)
 
-        def look(name: str, path: Path) -> list[Answer]:
-            seen = features_of(path, self.encoder, self.extraction, device=self.device)[0]
-            return self.answers({name: seen}, {name: asked}, {name: cuts(path)}, least)[name]
+        def look(name: str, path: Path) -> Iterator[Answer]:
+            for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
+                shots = {name: cuts(path)} if whole else None
+                for answer in self.answers({name: seen}, {name: asked}, shots, least)[name]:
+                    yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json as jsonlib
 import textwrap
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
 
 from cuemark.cli.shell import Fps_, From_, SetOption, Several, app, examples, named, screen, tabulated
@@ -498,11 +501,13 @@ def localize(videos: list[str], *, model: str, query: Several = None,
              prompts: Literal["first", "outputs", "embeddings"] = "first", shortlist: int | None = None,
              truth: Path | None = None,
              subset: list[str] | None = None, proposals: Path | None = None, names: str | None = None,
-             labels: Several = None, least: float = 0.0, text: str | None = None, urls: bool = False, top: int = 10,
-             out: Path | None = None, device: str = "auto", json: bool = False) -> int:
+             labels: Several = None, least: float = 0.0, text: str | None = None, early: bool | None = None,
+             urls: bool = False, top: int = 10, out: Path | None = None, device: str = "auto", json: bool = False
+             ) -> int:
     """Find moments in raw videos, or in extracted features, in seconds: classes, sentences, or more of what is shown.
 
-    The tables of a video are printed before the next one is opened, unless --out takes them all.
+    The tables of a video are printed before the next one is opened, unless --out takes them all. On a terminal one long
+    video shows what is found so far while it is being looked at.
 
     Parameters
     ----------
@@ -540,6 +545,10 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         not to be found. By default everything is said.
     text
         Without training: what reads sentences, where the encoder does not say it.
+    early
+        Say what is found of a video while it is being looked at, again and again: it may change as more is seen. With
+        --json such answers are lines of their own, with the seconds looked at as `until`; what counts is the last line.
+        By default for one video on a terminal.
     urls
         Allow addresses (http, https) for videos; each is fetched into a temporary folder.
     top
@@ -562,6 +571,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
 
     if subset and truth is None:
         raise CallError("--subset takes splits of a truth; name it with --truth.")
+    console = screen()
+    board = console.is_terminal and not json and out is None and len(videos) == 1 and Path(videos[0]).is_file()
     trained = load(model, chosen(device), prompts, shortlist, text)
     asked_for = [name.strip() for some in classes or () for name in some.split(",") if name.strip()]
     if names is not None and labels:
@@ -582,7 +593,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         for name, value in (("truth", truth), ("proposals", proposals)):
             if value is not None:
                 raise CallError(f"--{name} goes with a features folder; these are videos.")
-        answers = trained.localize(videos, urls=urls, **asked)
+        answers = trained.localize(videos[0] if board else videos, urls=urls, early=board if early is None else early,
+                                   **asked)
     told: dict[str, Any] = {}
     if isinstance(trained, Similarity):
         told["without_training"] = trained.name
@@ -593,9 +605,9 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     found: Predictions = {}
     failed: dict[str, str] = {}
     absent: dict[str, list[str]] = {}
-    show = partial(_print_answer, top=top, calibrated="calibration" in told)
+    shown = partial(_shown, top=top, calibrated="calibration" in told)
     held: list[Answer] = []
-    for answer in answers:
+    for answer in _whole(answers, console, shown, board, json):
         if answer.failed is not None:
             failed[answer.video] = answer.failed
             continue
@@ -605,7 +617,7 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         if out is not None:
             held.append(answer)
         elif not json:
-            show(answer)
+            console.print(shown(answer))
     told |= {name: value for name, value in (("failed", failed), ("not_found", absent)) if value}
     if out is not None and found:
         write_predictions(out, found, told)
@@ -613,31 +625,65 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         print(jsonlib.dumps(predictions_json(found, told)))
     elif out is not None:
         for answer in held if len(found) <= SHOWN else ():  # nobody reads so many tables; the file has all
-            show(answer)
+            console.print(shown(answer))
         print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0
 
 
-def _print_answer(answer: Answer, top: int, calibrated: bool) -> None:
+def _whole(answers: Iterable[Answer], console: Console, shown: Callable[[Answer], Group], board: bool, json: bool
+           ) -> Iterator[Answer]:
+    """The answers about whole videos. What comes before is said at once; with ``board`` in one place, until they do."""
+    from cuemark import video
+    from cuemark.segments import predictions_json
+
+    so_far: dict[tuple[str, ...], Answer] = {}
+    length = ""
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False,
+              redirect_stderr=False) as live:
+        for answer in answers:
+            if answer.until is None:
+                live.update("", refresh=board)
+                yield answer
+                continue
+            if json:
+                told = {"asked": answer.asked, "until": answer.until}
+                print(jsonlib.dumps(predictions_json({answer.video: list(answer.segments)}, told)), flush=True)
+                continue
+            if board:
+                so_far[answer.asked] = answer
+                length = length or f" of {_clock(video.probe(str(answer.path)).duration)}"
+            seen = f"{answer.video}: {_clock(answer.until)}{length} looked at, so far:"
+            if board:
+                live.update(Group(seen, *map(shown, so_far.values())), refresh=True)
+            else:
+                console.print(seen, shown(answer), sep="\n")
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _shown(answer: Answer, top: int, calibrated: bool) -> Group:
+    """What a person reads of it."""
     from cuemark.segments import UNLABELLED
 
-    console = screen()
     sentence = answer.asked[0] if len(answer.asked) == 1 else None
     title = answer.video if sentence is None else f"{answer.video}: {sentence}"
     sure = "" if answer.sure is None else f"the best is {100 * answer.sure:.0f} % likely right" if calibrated else (
         f"it is more like this than {100 * answer.sure:.0f} % of sentences about nothing")
+    parts: list[str | Table] = []
     if answer.segments:
-        console.print(f"{title} ({sure})" if sure and not calibrated else title)
         table = Table("start", "end", "what", "probability" if calibrated else "score", header_style="bold")
         for s in answer.segments[:top]:
             table.add_row(f"{s.start:.2f} s", f"{s.end:.2f} s", s.label or ("" if s.query else UNLABELLED),
                           f"{s.score or 0:.3f}")
-        console.print(table)
+        parts += [f"{title} ({sure})" if sure and not calibrated else title, table]
     if answer.absent:
-        console.print(f"{answer.video}: {', '.join(answer.absent)}: not found" + (
+        parts.append(f"{answer.video}: {', '.join(answer.absent)}: not found" + (
             f" ({sure})" if sure and not answer.segments else ""))
     elif not answer.segments:
-        console.print(f"{title}: nothing found")
+        parts.append(f"{title}: nothing found")
+    return Group(*parts)
 
 
 @app.command(help_epilogue=examples(

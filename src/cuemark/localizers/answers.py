@@ -44,6 +44,9 @@ class Answer:
     (:class:`cuemark.localization.Similarity`); None: nobody knows, since nothing was calibrated."""
     path: str | None = None
     """File or address; None where only its features were looked at."""
+    until: float | None = None
+    """Seconds of the video that have been looked at, where it still is being: a later answer to the same question
+    replaces this one. None: it was looked at whole."""
     failed: str | None = None
     """Why it could not be looked at, where it was one of several."""
 
@@ -82,7 +85,7 @@ def in_turn(videos: Videos, look: Callable[[str, Path], Iterable[Answer]], urls:
     """The answers of one video after the other; the next is not opened before those of the last were taken.
 
     Args:
-        look: name and file of a video to its answers.
+        look: name and file of a video to its answers, taken one by one while it is looked at.
         urls: addresses on the web are allowed.
 
     Raises:
@@ -111,13 +114,13 @@ def _walk(sources: Mapping[str, str | Path], look: Callable[[str, Path], Iterabl
         for name, source in sources.items():
             try:
                 with _here(source) as file:
-                    found = list(look(name, file))
+                    for answer in look(name, file):
+                        yield replace(answer, path=str(source))
             except CuemarkError as error:
                 if alone:
                     raise
                 say(f"left out: {error}")
-                found = [Answer(name, failed=str(error))]
-            yield from (replace(answer, path=str(source)) for answer in found)
+                yield Answer(name, path=str(source), failed=str(error))
             if bar is not None:
                 bar.advance()
 

@@ -23,7 +23,7 @@ from cuemark.batch import Localizer
 from cuemark.clips import ClipConfig
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, ModelError, unknown, within
-from cuemark.extraction import ExtractConfig, features_of
+from cuemark.extraction import ExtractConfig, features_of, growing
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS, RELEASED, build
@@ -135,7 +135,7 @@ class TrainedLocalizer:
     # ------------------------------------------------------------------ the verb
 
     def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
-                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, urls: bool = False,
+                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, early: bool = False, urls: bool = False,
                  names: Names | None = None) -> Iterator[Answer]:
         """When does it happen in these videos?
 
@@ -143,9 +143,9 @@ class TrainedLocalizer:
         ...     print(answer.video, answer.asked, answer.segments or "not found")
 
         Answers come video by video, those of the first before the second is opened, and in each question by question,
-        all of them from one pass over the video. A video is looked at whole before it answers, however long it is:
-        what is best in its last minute may rule out what was found in its first. (Memory holds a row of features for
-        each clip: 30 MB for four hours of 512 numbers a second.)
+        all of them from one pass over the video, however long it is. (Memory holds a row of features for each clip: 30
+        MB for four hours of 512 numbers a second.) What is best in its last minute may rule out what was found in its
+        first, so the answers to keep are those about the whole video; ``early`` ones come before, while it is read.
 
         Args:
             videos: files, folders of them (at any depth), or both; files under names of one's own; addresses.
@@ -153,6 +153,9 @@ class TrainedLocalizer:
             classes: names of what to find, to one with an open vocabulary; by default those it was trained on.
             examples: ``"clip.mp4:3-7"``: what to find more of, to one that is shown examples.
             least: how likely a segment has to be right for it to be said, 0 to 1.
+            early: answer before all of a video has been looked at, again and again (:attr:`Answer.until` says how much
+                of it has), from the first second of waiting on, in at most a tenth more of the time; an image tower
+                inside looks at frames itself, and answers once.
             urls: addresses (http, https) are allowed; a video is fetched into a temporary folder.
             names: what names the segments of one that names none (:func:`cuemark.localization.names_by`).
 
@@ -172,11 +175,15 @@ class TrainedLocalizer:
         self._ranks(least, names)
         asked = self.asks(queries, classes, examples)
 
-        def look(name: str, path: Path) -> list[Answer]:
+        def look(name: str, path: Path) -> Iterator[Answer]:
             if self.clip is not None:  # an image tower inside looks at the frames itself
                 footage = Footage({name: path}, self.clip)
-                return self.answers(footage.clocks(), {name: asked}, footage=footage, least=least)[name]
-            return self.answers({name: self._seen(path)}, {name: asked}, names=names, least=least)[name]
+                yield from self.answers(footage.clocks(), {name: asked}, footage=footage, least=least)[name]
+                return
+            assert self.encoder is not None
+            for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
+                for answer in self.answers({name: seen}, {name: asked}, names=names, least=least)[name]:
+                    yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
 
