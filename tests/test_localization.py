@@ -319,9 +319,10 @@ def test_who_is_not_calibrated_leaves_nothing_out(model, tiny_features, tmp_path
 
 def test_a_checkpoint_from_before_loads(model, tmp_path):
     tensors, meta = checkpoint.load(tmp_path / "localizer.safetensors")
-    del meta["calibration"]
+    del meta["calibration"], meta["lengths"]
     checkpoint.save(tmp_path / "old.safetensors", tensors, meta)
-    assert load(tmp_path / "old.safetensors").calibration is None
+    old = load(tmp_path / "old.safetensors")
+    assert (old.calibration, old.lengths) == (None, None)
 
 
 def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, monkeypatch, capsys):
@@ -335,6 +336,9 @@ def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, m
     made, _ = train(recipe, tmp_path / "run")
     validation = {vid: v for vid, v in tiny_world.truth.items() if v.subset == "validation"}
     answers = made.predict({vid: tiny_features[vid] for vid in validation})
+    seen = [tiny_features[vid].duration for vid, v in tiny_world.truth.items() if v.subset == "training"]
+    assert made.lengths == (float(np.median(seen)), max(seen))
+    assert load(tmp_path / "run" / LOCALIZER_FILE).lengths == made.lengths
     assert made.calibration is not None
     assert made.calibration == calibration.fit(*judged(validation, answers))
     assert load(tmp_path / "run" / LOCALIZER_FILE).calibration == made.calibration

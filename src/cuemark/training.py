@@ -61,6 +61,7 @@ from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.proposals import proposals
 from cuemark.metrics.reliability import judged
+from cuemark.nn.spans import Lengths
 from cuemark.pretraining import OBJECTIVES
 from cuemark.pretraining.data import ClipData
 from cuemark.progress import say
@@ -426,10 +427,12 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if inputs is not None:
         augment = {"full": Augment(), "plain": Augment.plain(), "none": None}[recipe.towers.augment]
         data = FrameData(data, inputs, augment, recipe.towers.shift, recipe.seed, recipe.workers)
+    durations = [features[vid].duration for vid in training if vid in features]
+    lengths = Lengths(float(np.median(durations)), max(durations)) if _sees_all(network) else None
     validate = None
     if held:
-        validate = (_answered(held, used, drawn) if asked == "examples" else
-                    _score(held, used, words, prompts, proposed, inputs))
+        validate = (_answered(held, used, drawn, lengths) if asked == "examples" else
+                    _score(held, used, words, prompts, proposed, inputs, lengths))
 
     identity = {"recipe": recipe.identity(), "weights": seen.weights, "annotations": _digest(training),
                 "proposals": None if proposed is None else _digest(proposed), **begun}
@@ -439,7 +442,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             validate=validate, validate_every=recipe.validate_every, checkpoint_every=recipe.checkpoint_every,
             tensorboard=recipe.tensorboard, identity=identity,
         )
-    link = _calibrated(network, held, used, words, prompts, proposed, inputs) if held else None
+    link = _calibrated(network, held, used, words, prompts, proposed, inputs, lengths) if held else None
     if not held:
         say("no validation videos: scores are not calibrated")
     network.to("cpu")
@@ -453,7 +456,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             clip = None
     trained = TrainedLocalizer(network, recipe.system, told, eyes,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
-                               proposer, clip, calibration=link)
+                               proposer, clip, calibration=link, lengths=lengths)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
 
@@ -557,13 +560,13 @@ def _draws(network: Localizer, truth: Truth, held: Truth, folder: Collection[str
     return drawn
 
 
-def _answered(truth: Truth, features: Mapping[str, Features], drawn: Sequence[Episode]
+def _answered(truth: Truth, features: Mapping[str, Features], drawn: Sequence[Episode], lengths: Lengths | None
               ) -> Callable[[nn.Module], dict[str, float]]:
     """Average mAP of answers to episodes of one class, mean over classes."""
 
     def validate(network: Any) -> dict[str, float]:
         found = [predict(network, {vid: features[vid] for vid in episode.queries},
-                         questions=dict.fromkeys(episode.queries, shown(episode.support, features)))
+                         questions=dict.fromkeys(episode.queries, shown(episode.support, features)), lengths=lengths)
                  for episode in drawn]
         score = episodes(truth, drawn, found)
         return {"score": score.average, "map50": float(score.map[0])}
@@ -588,12 +591,13 @@ def _proposals(source: str | None, folder: FeatureFolder, features: Mapping[str,
 
 
 def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, prompts: Sequence[str],
-           proposed: Predictions | None, inputs: Inputs | None) -> Callable[[nn.Module], dict[str, float]]:
+           proposed: Predictions | None, inputs: Inputs | None, lengths: Lengths | None
+           ) -> Callable[[nn.Module], dict[str, float]]:
     """Average mAP; the area under AR@AN of a localizer that gives no names; mean tIoU of answers to sentences; of one
     that labels frames, the share that it labels right."""
 
     def validate(network: Any) -> dict[str, float]:
-        found = _found(network, truth, features, words, prompts, proposed, inputs)
+        found = _found(network, truth, features, words, prompts, proposed, inputs, lengths)
         if retrieves(network):
             answered = grounding(truth, found, tious=(0.5, 0.7))
             return {"score": answered.miou, "r1_05": float(answered.recall[0, 0])}
@@ -609,7 +613,8 @@ def _score(truth: Truth, features: Mapping[str, Features], words: Words | None, 
 
 
 def _found(network: Any, truth: Truth, features: Mapping[str, Features], words: Words | None, prompts: Sequence[str],
-           proposed: Predictions | None, inputs: Inputs | None, strange: bool = False) -> Predictions:
+           proposed: Predictions | None, inputs: Inputs | None, lengths: Lengths | None, strange: bool = False
+           ) -> Predictions:
     """What a localizer answers to validation videos.
 
     Args:
@@ -622,7 +627,7 @@ def _found(network: Any, truth: Truth, features: Mapping[str, Features], words: 
     asked = (None if network.asked == "classes" else sentences if retrieves(network) else
              dict.fromkeys(truth, by_name))
     return predict(network, {vid: features[vid] for vid in truth}, questions=asked, words=words, prompts=prompts,
-                   proposals=proposed, look=inputs)
+                   proposals=proposed, look=inputs, lengths=lengths)
 
 
 def _with_strange(sentences: Mapping[str, list[Question]]) -> dict[str, list[Question]]:
@@ -637,12 +642,19 @@ def _with_strange(sentences: Mapping[str, list[Question]]) -> dict[str, list[Que
     return found
 
 
+def _sees_all(network: Any) -> bool:
+    """Whether it brings whole videos to one size, and says where in them something is."""
+    config = network.config
+    return getattr(config, "span", None) == "video" and getattr(config, "task", "localize") in ("localize", "retrieve")
+
+
 def _labels_frames(network: Any) -> bool:
     return bool(network.asked == "text" and network.config.task == "segment")
 
 
 def _calibrated(network: Any, truth: Truth, features: Mapping[str, Features], words: Words | None,
-                prompts: Sequence[str], proposed: Predictions | None, inputs: Inputs | None) -> Calibration | None:
+                prompts: Sequence[str], proposed: Predictions | None, inputs: Inputs | None, lengths: Lengths | None
+                ) -> Calibration | None:
     """The link from its scores to probabilities, by its answers to the validation videos.
 
     One that is asked sentences is asked as many again that others' videos are about: a sentence that is always there
@@ -651,7 +663,7 @@ def _calibrated(network: Any, truth: Truth, features: Mapping[str, Features], wo
     """
     if network.asked == "examples" or _labels_frames(network):
         return None
-    found = _found(network, truth, features, words, prompts, proposed, inputs, strange=True)
+    found = _found(network, truth, features, words, prompts, proposed, inputs, lengths, strange=True)
     if retrieves(network) and (doubt := grounding(truth, found).doubt):
         say(f"on the validation videos, {doubt} More sentences or more updates may teach it to read.")
     score, right = judged(truth, found)

@@ -11,6 +11,7 @@ import torch
 from cuemark.batch import Batch, Examples, Sentences
 from cuemark.errors import CallError
 from cuemark.grid import Features, Grid
+from cuemark.localizers import questions
 from cuemark.localizers.questions import (
     Example,
     FeatureData,
@@ -22,6 +23,7 @@ from cuemark.localizers.questions import (
     questions_of,
     rows_of,
 )
+from cuemark.nn.spans import Lengths
 from cuemark.segments import Segment, VideoTruth
 
 
@@ -111,6 +113,51 @@ def test_examples_are_shown_and_name_the_answers():
                      label="jump")
     found = predict(Echo("examples"), {"a": features(1, 1)}, questions={"a": [shown]})
     assert told(found) == {"a": [(0, 2, 1 + 1000 * (3 + 4.5), None, "jump")]}
+
+
+@dataclass
+class Bright(Echo):
+    """Finds every run of cells that are not 0; the score is how long it is in cells of the view. Sees videos whole."""
+
+    def decode(self, out, batch: Batch) -> list[list[Segment]]:
+        found = []
+        for features, mask, grid in zip(batch.features[..., 0], batch.mask, batch.grids, strict=True):
+            lit = np.diff(np.pad((features * mask > 0).numpy().astype(int), 1))
+            runs = zip(np.flatnonzero(lit == 1), np.flatnonzero(lit == -1), strict=True)
+            found.append([Segment(grid.seconds(int(a)), grid.seconds(int(b)), "x", float(b - a)) for a, b in runs])
+        return found if batch.about is None else [found[row] for row in batch.about.tolist()]
+
+    def select(self, candidates: list[Segment]) -> list[Segment]:
+        return candidates
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_what_sees_videos_whole_sees_long_ones_in_pieces(batch):
+    data = np.zeros((60, 1), np.float32)
+    for a, b in ((0, 2), (5, 9), (17, 20), (31, 32), (44, 47), (59, 60)):  # some across the seams of pieces of ten
+        data[a:b] = 1
+    video, known = Features(data, Grid(0, 2, 60, 2), 120.0), Lengths(20.0, 40.0)
+    found = predict(Bright(), {"a": video, "short": features(3, 1)}, batch, lengths=known)
+    assert found["short"] == [Segment(0, 6, "x", 3.0)]
+    assert sorted((s.start, s.end) for s in found["a"]) == [(0, 4), (10, 18), (34, 40), (62, 64), (88, 94), (118, 120)]
+    assert [s.score for s in found["a"]] == [4, 3, 3, 2, 1, 1]  # best first, whatever its piece
+    asked = [Question("one"), Question("two")]
+    answers = predict(Bright("sentence"), {"a": video}, batch, questions={"a": asked}, words=words, lengths=known)
+    assert [(s.query, s.start) for s in answers["a"]] == [
+        (q, s.start) for q in ("one", "two") for s in found["a"]]
+
+
+def test_examples_of_long_videos_are_seen_close():
+    long = features(60, 0)
+    shown = Question(examples=(Example(long, (Segment(100, 102), Segment(4, 6))),), label="jump")
+    (found,) = predict(Echo("examples"), {"a": features(1, 1)}, questions={"a": [shown]},
+                       lengths=Lengths(20.0, 40.0))["a"]
+    assert found.score == 1 + 1000 * (50 + 2)  # the same cells
+    seen = predict(Echo("examples"), {"a": features(1, 1)}, questions={"a": [shown]})["a"]
+    assert [s.score for s in seen] == [found.score]
+    close = questions._close(shown, Lengths(20.0, 40.0))
+    assert [(e.features.grid.count, e.segments) for e in close.examples] == [
+        (10, (Segment(4, 6),)), (10, (Segment(10, 12),))]
 
 
 def test_proposals_go_with_their_video():

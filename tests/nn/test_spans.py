@@ -5,13 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cuemark.batch import Batch
 from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.nn import losses
 from cuemark.nn.maps import boundary_targets, iou_map
-from cuemark.nn.spans import Window, lengths, map_losses, padded, proposals, shown, targets, views, windows
+from cuemark.nn.spans import (
+    Lengths,
+    Window,
+    lengths,
+    map_losses,
+    padded,
+    pieces,
+    proposals,
+    shown,
+    targets,
+    views,
+    windows,
+)
 from cuemark.segments import Segment
 
 
@@ -123,3 +137,53 @@ def test_a_segment_is_cut_where_its_window_was_cut_and_half_of_it_has_to_remain(
     assert shown(last, spans)[0].tolist()[:3] == [[0, 4], [0, 2], [2, 11]]
     assert shown(Grid(0.0, 0.5, 8, 1.0), spans)[0].tolist()[0] == [-8, 8]
     assert shown(second, spans[:0])[1].shape == (0,)
+
+
+def of_clips(count: int, rest: float = 0.0) -> Features:
+    """Clips of 16 frames at 15 fps every 4, as an encoder sees a video that ends ``rest`` seconds after the last."""
+    grid = Grid.of_clips(count, 4, 16, 15.0)
+    return Features(np.arange(count, dtype=np.float32)[:, None], grid, float(grid.windows[-1, 1]) + rest)
+
+
+@pytest.mark.parametrize(("count", "typical"), [(100, 5.0), (101, 5.1), (147, 2.0), (76, 20.0), (150, 7.7), (80, 0.1)])
+def test_a_long_video_is_seen_in_pieces_that_are_videos_of_their_own(count, typical):
+    video = of_clips(count, 0.1)
+    parts = pieces(video, Lengths(typical, 20.0))
+    for part in parts:
+        seen = part.features
+        first = round(part.start / video.grid.step)
+        np.testing.assert_array_equal(seen.data, video.data[first:first + seen.grid.count])
+        np.testing.assert_allclose(seen.grid.centres + part.start, video.grid.centres[first:first + seen.grid.count])
+        assert seen.grid.start == video.grid.start  # as if it began with its piece
+        assert part.start + seen.duration <= video.duration + 1e-9
+        assert seen.duration == pytest.approx(max(typical, 2 * video.grid.step) + 0.8, abs=0.54) or part is parts[-1]
+    assert parts[0].start == 0
+    assert parts[-1].start + parts[-1].features.duration == pytest.approx(video.duration)
+
+
+@given(st.integers(76, 400), st.floats(0.3, 20), st.floats(0, 1), st.floats(0.0, 0.5))
+def test_every_moment_is_answered_for_once_and_a_short_one_seen_whole(count, typical, at, share):
+    video = of_clips(count)
+    parts = pieces(video, Lengths(typical, 20.0))
+    length = share * (round(typical / video.grid.step) - 1) * video.grid.step  # up to about half of a piece
+    start = at * max(0.0, video.duration - max(length, 0.0))
+    moment = Segment(start, start + max(length, 0.0))
+    (part, seen), = [(part, s) for part in parts for s in part.shows([moment])]
+    assert seen.start >= -1e-9
+    assert seen.end <= part.features.duration + 1e-9
+    assert [(s.start, s.end) for s in part.own([seen])] == [pytest.approx((moment.start, moment.end))]
+
+
+@pytest.mark.parametrize("known", [None, Lengths(5.0, 28.0)])
+def test_videos_as_long_as_known_ones_stay_whole(known):
+    video = of_clips(99)
+    assert video.duration < 28.0
+    part, = pieces(video, known)
+    assert part.features is video
+    assert part.own([Segment(-1.0, 40.0, "a", 0.5)]) == [Segment(-1.0, 40.0, "a", 0.5)]
+    assert part.shows([Segment(0.0, 40.0)]) == [Segment(0.0, 40.0)]
+
+
+def test_two_rows_are_no_more_than_a_piece():
+    video = Features(np.zeros((2, 1), np.float32), Grid(0, 30, 2, 30), 60.0)
+    assert [part.features for part in pieces(video, Lengths(1.0, 10.0))] == [video]

@@ -26,6 +26,7 @@ from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
 from cuemark.localizers.frames import ids_of
 from cuemark.localizers.unloc import UnLoc
+from cuemark.nn.spans import Lengths, Piece, pieces
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.text import ACTION_PROMPTS, GloVe, TextEncoder, words_of
 
@@ -302,7 +303,7 @@ def shown(support: Sequence[tuple[str, Segment]], features: Mapping[str, Feature
 def predict(network: Localizer, features: Mapping[str, Features], batch: int = 16, *,
             questions: Mapping[str, Sequence[Question]] | None = None, words: Words | None = None,
             prompts: Sequence[str] = PLAIN, proposals: Mapping[str, Sequence[Segment]] | None = None,
-            look: Callable[[Batch], Batch] | None = None) -> Predictions:
+            look: Callable[[Batch], Batch] | None = None, lengths: Lengths | None = None) -> Predictions:
     """The segments that a localizer finds in videos whose features are given; best first, in seconds.
 
     Every video is cut into the views the network wants; candidates of all views of a video (and question) are settled
@@ -317,6 +318,8 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
             its outputs are averaged (UnLoc's ensemble, so many times the work).
         proposals: of each video, to a localizer that judges them.
         look: gives batches what towers inside the localizer are fed (:class:`cuemark.localizers.frames.Inputs`).
+        lengths: of the videos it was trained on; longer ones are looked at piece by piece, each answering for itself
+            (:func:`cuemark.nn.spans.pieces`).
 
     Raises:
         CallError: the localizer is asked sentences, examples or text and ``questions`` are missing, or it judges
@@ -329,47 +332,59 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
     if network.judges and proposals is None:
         raise CallError("this localizer judges the proposals of another; give it some (data.proposals in its recipe).")
     device = next(network.parameters()).device if isinstance(network, nn.Module) else "cpu"
-    asked: dict[str, Sequence[Question]] = {vid: (questions or {}).get(vid, ()) for vid in features}
-    # what is settled together: a question by its number, or all the classes of a video that are asked for by name
-    candidates: dict[tuple[str, int], list[Segment]] = {}
-    waiting: list[tuple[str, int, Row]] = []
+    asked = {vid: [_close(question, lengths) for question in (questions or {}).get(vid, ())] for vid in features}
+    # what is settled together, in each piece: a question by its number, or all classes of a video asked for by name
+    candidates: dict[tuple[str, int], dict[Piece, list[Segment]]] = {}
+    waiting: list[tuple[str, int, Piece, Row]] = []
 
     def group(vid: str, number: int) -> tuple[str, int]:
         return vid, _CLASSES if asked[vid] and asked[vid][number].named else number
 
     def settle() -> None:
-        keys = [(vid, first + i) for vid, first, row in waiting for i in range(max(len(row.questions), 1))]
-        answers = _answers(network, [row for _, _, row in waiting], words, prompts, look, device)
-        for (vid, number), segments in zip(keys, answers, strict=True):
+        keys = [(vid, first + i, piece) for vid, first, piece, row in waiting
+                for i in range(max(len(row.questions), 1))]
+        answers = _answers(network, [row for *_, row in waiting], words, prompts, look, device)
+        for (vid, number, piece), segments in zip(keys, answers, strict=True):
             key = group(vid, number)
             if key[1] == _CLASSES:
                 segments = [replace(s, label=asked[vid][number].label) for s in segments]
-            candidates[key].extend(segments)
+            candidates[key].setdefault(piece, []).extend(segments)
         waiting.clear()
 
     for vid in features:
         if network.asked != "classes" and not asked[vid]:
             continue
         for number in range(max(len(asked[vid]), 1)):
-            candidates[group(vid, number)] = []
+            candidates[group(vid, number)] = {}
         proposed = None if proposals is None else proposals.get(vid, ())
         whole = len(asked[vid]) if network.asked == "text" else batch  # its classes may have to be compared
-        for view in network.views(features[vid]):
+        for piece, view in ((p, v) for p in pieces(features[vid], lengths) for v in network.views(p.features)):
             for first in range(0, max(len(asked[vid]), 1), whole):
                 some = asked[vid][first : first + whole]
-                if waiting and sum(max(len(row.questions), 1) for _, _, row in waiting) + max(len(some), 1) > batch:
+                if waiting and sum(max(len(row.questions), 1) for *_, row in waiting) + max(len(some), 1) > batch:
                     settle()
-                waiting.append((vid, first, Row(view, None, some, proposed)))
+                waiting.append((vid, first, piece, Row(view, None, some, proposed)))
     if waiting:
         settle()
     found: Predictions = {vid: [] for vid in features}
-    for (vid, number), segments in candidates.items():
-        answer = network.select(segments)
+    for (vid, number), parts in candidates.items():
+        answer = [s for piece, segments in parts.items() for s in piece.own(network.select(segments))]
+        if len(parts) > 1:
+            answer.sort(key=lambda s: -(s.score or 0.0))
         if asked[vid] and number != _CLASSES:
             question = asked[vid][number]
             answer = [replace(s, query=question.query, label=question.label or s.label) for s in answer]
         found[vid] += answer
     return found
+
+
+def _close(question: Question, lengths: Lengths | None) -> Question:
+    """The question with examples of long videos seen in the pieces that show them."""
+    if not question.examples:
+        return question
+    seen = [(piece.features, tuple(piece.shows(example.segments)))
+            for example in question.examples for piece in pieces(example.features, lengths)]
+    return replace(question, examples=tuple(Example(features, segments) for features, segments in seen if segments))
 
 
 def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],

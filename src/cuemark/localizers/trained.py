@@ -34,6 +34,7 @@ from cuemark.localizers.frames import Footage, Inputs, house, towers_in
 from cuemark.localizers.layout import weights_in
 from cuemark.localizers.questions import PLAIN, Example, Question, Words, predict, reading, retrieves
 from cuemark.localizers.unloc import UnLoc
+from cuemark.nn.spans import Lengths
 from cuemark.segments import Predictions, Segment
 from cuemark.settings import build as build_settings
 from cuemark.text import ACTION_PROMPTS, TextEncoder, prompted, words_of
@@ -91,6 +92,9 @@ class TrainedLocalizer:
     ``"embeddings"`` (no more work, CLIP's way)."""
     calibration: Calibration | None = None
     """From its scores to probabilities; None where it was trained without validation videos."""
+    lengths: Lengths | None = None
+    """Of the videos that it was trained to see as a whole; longer ones it sees piece by piece
+    (:func:`cuemark.nn.spans.pieces`). None: it sees windows of any video, or nobody knows."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -305,7 +309,7 @@ class TrainedLocalizer:
             if self.ensemble == "embeddings" and prompts != PLAIN:
                 words, prompts = self._embedded(questions or {}), PLAIN
         return predict(self.network, features, batch, questions=questions, words=words, prompts=prompts,
-                       proposals=proposals, look=look)
+                       proposals=proposals, look=look, lengths=self.lengths)
 
     @property
     def _reads(self) -> bool:
@@ -343,7 +347,7 @@ class TrainedLocalizer:
         meta: dict[str, Any] = {
             "kind": "localizer", "name": self.name, "config": asdict(self.network.config),
             "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
-            "encoder": None, "proposer": None, "towers": None,
+            "encoder": None, "proposer": None, "towers": None, "lengths": self.lengths,
             "calibration": None if self.calibration is None else asdict(self.calibration)}
         if isinstance(self.network, UnLoc):
             meta["towers"] = towers_in(self.network, self.clip)
@@ -420,7 +424,8 @@ class TrainedLocalizer:
             proposer = cls._of(checkpoint.section(tensors, "proposer"), meta["proposer"], where)
         link = meta.get("calibration")
         return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer,
-                   clip, calibration=None if link is None else build_settings(Calibration, link, where, "calibration"))
+                   clip, calibration=None if link is None else build_settings(Calibration, link, where, "calibration"),
+                   lengths=None if meta.get("lengths") is None else Lengths(*meta["lengths"]))
 
 
 def described(folder: FeatureFolder) -> dict[str, Any]:

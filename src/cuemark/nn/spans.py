@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.nn import losses
 from cuemark.nn.maps import boundary_targets, cells, iou_map, valid_cells
-from cuemark.segments import times
+from cuemark.segments import Segment, times
 
 SPANS = ("video", "windows")
 
@@ -89,6 +89,64 @@ def windows(features: Features, size: int, hop: int) -> list[Features]:
         part = Window(grid.seconds(first), grid.step, len(data), grid.window, begin - first, stop - first)
         pieces.append(Features(data, part, features.duration))
     return pieces
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A part of a long video as a video of its own, whose clock begins with it."""
+
+    features: Features
+    start: float = 0.0
+    """Seconds of the video at which it begins."""
+    low: float = -math.inf
+    """It answers for what has its middle between these seconds of the video; its neighbours answer for the rest."""
+    high: float = math.inf
+
+    def own(self, answer: Sequence[Segment]) -> list[Segment]:
+        """Those of its segments that it answers for, by the clock of the video."""
+        there = [replace(s, start=s.start + self.start, end=s.end + self.start) for s in answer]
+        return [s for s in there if self._answers(s)]
+
+    def shows(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Those of a video's segments that it answers for, by its own clock."""
+        return [replace(s, start=s.start - self.start, end=s.end - self.start) for s in segments if self._answers(s)]
+
+    def _answers(self, segment: Segment) -> bool:
+        return self.low <= segment.middle < self.high
+
+
+class Lengths(NamedTuple):
+    """Seconds of the videos that something was trained to see as a whole."""
+
+    typical: float
+    longest: float
+
+
+def pieces(features: Features, known: Lengths | None) -> list[Piece]:
+    """A video longer than any known one in parts of a typical length that overlap by half; others as they are.
+
+    What sees videos whole, brought to one size, would see everything in a longer one smaller than it ever was. A moment
+    of half a part's length is whole in the part that answers for it.
+
+    Args:
+        known: None: nothing is, and all videos stay as they are.
+    """
+    grid = features.grid
+    size = max(2, round(known.typical / grid.step)) if known is not None else grid.count
+    if known is None or features.duration <= known.longest or grid.count <= size:
+        return [Piece(features)]
+    parts = []
+    for part in windows(features, size, size // 2):
+        assert isinstance(part.grid, Window)
+        shift = part.grid.start - grid.start
+        first = round(shift / grid.step)
+        begins, ends = first == 0, first + part.grid.count == grid.count
+        own = Grid(grid.start, grid.step, part.grid.count, grid.window)
+        parts.append(Piece(
+            Features(part.data, own, features.duration - shift if ends else float(own.windows[-1, 1])), shift,
+            -math.inf if begins else float(grid.seconds(first + part.grid.first)),
+            math.inf if ends else float(grid.seconds(first + part.grid.stop))))
+    return parts
 
 
 def shown(grid: Grid, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
