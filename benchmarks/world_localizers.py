@@ -95,7 +95,7 @@ ABLATIONS: dict[str, tuple[str, list[str]]] = {
         "one layer": ["options.layers=1"],
         "six layers": ["options.layers=6"],
         "no pyramid": ["options.pyramid=none", "options.ranges=[[0, 10000]]"],
-        "FPN": ["options.pyramid=fpn"],
+        "FPN, four layers": ["options.pyramid=fpn", "options.layers=4"],
         "L1": ["options.box_loss=l1_plain"],
         "DIoU": ["options.box_loss=diou"],
         "L1 and IoU": ["options.box_loss=l1+iou"],

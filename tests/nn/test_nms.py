@@ -116,6 +116,34 @@ def test_the_best_of_a_video_are_its_best_however_uneven_its_groups_are(seed):
         assert (order.tolist(), final.tolist()) == expected
 
 
+@pytest.mark.parametrize("keep", [1, 5, 12])
+@pytest.mark.parametrize("sigma", [0.05, 0.8])
+@pytest.mark.parametrize("kind", ["spread", "equal", "on one place", "few above the floor"])
+def test_the_best_candidates_decide_where_they_can(keep, sigma, kind, monkeypatch):
+    segments, scores, groups = some(80, 3)
+    floor = -math.inf
+    if kind == "equal":
+        scores[:] = 0.5
+    elif kind == "on one place":  # all overlap, so that good ones fall below bad ones that were left out
+        segments[:] = [0.0, 10.0]
+    elif kind == "few above the floor":
+        floor = 0.9
+    calls = []
+    real = nms._rounds
+    monkeypatch.setattr(nms, "_rounds", lambda *given: (calls.append(len(given[1])), real(*given))[1])
+    order, final = slow_soft(segments, scores, sigma, keep, [0.0] * 80, groups, floor)
+    picked, found = soft_nms(segments, scores, sigma, keep=keep, groups=groups, floor=floor)
+    assert (picked.tolist(), found.tolist()) == (order, final)
+    assert calls[0] <= 80
+    if kind == "spread" and keep == 5 and sigma == 0.8:
+        assert calls == [15]  # the others were never looked at
+    if kind == "on one place" and keep == 12:
+        assert calls == [36, 80]
+    order, final = slow_hard(segments, scores, keep, [0.4] * 80, groups)
+    picked, found = hard_nms(segments, scores, 0.4, keep=keep, groups=groups)
+    assert (picked.tolist(), found.tolist()) == (order, final)
+
+
 def test_each_pick_may_have_a_threshold_of_its_own():
     segments = np.array([[0.0, 10.0], [1.0, 10.0], [20.0, 24.0], [21.0, 24.0]])  # tIoU 0.9 and 0.75
     scores, limits = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0.95, 0.95, 0.5, 0.5])
