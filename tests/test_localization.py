@@ -17,6 +17,7 @@ from tiny_clip import save_clip
 
 from cuemark import checkpoint, localization, training
 from cuemark.encoders import weights
+from cuemark.encoders.clip import stretched
 from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract, features_of
 from cuemark.grid import Features
@@ -639,6 +640,35 @@ def test_an_image_tower_is_tuned_from_videos_and_looks_at_new_ones(tmp_path, tin
     before = weights.load(str(tmp_path / "clip")).network.state_dict()
     tower = model.encoder.network if model.encoder is not None else model.network.image.tower
     assert any(not torch.equal(value, before[name]) for name, value in tower.state_dict().items() if name in before)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "frame", "gap"])
+def test_what_was_pre_trained_on_clips_is_where_localization_begins(tmp_path, tiny_world, pooling):
+    save_clip(tmp_path / "clip")
+    write_truth(tmp_path / "truth.json", tiny_world.truth)
+    clip = f"clip-gap:{tmp_path / 'clip'}" if pooling == "gap" else str(tmp_path / "clip")
+    data = Data(str(tmp_path / "truth.json"), videos=str(tiny_world.videos["training_0000"].parent), validate=())
+    classify = SMALL_UNLOC | {"task": "classify", "pyramid": "none", "head_layers": 0, "frames": 8}
+    recipe = Recipe("unloc", data, Encoder(start=clip, text=str(tmp_path / "clip")), classify,
+                    Towers(pooling, 4.0, None, "none"), Optim(batch=2, steps=2, lr=1e-2))
+    first, _ = train(recipe, tmp_path / "first")
+    told = replace(recipe, options=SMALL_UNLOC | {"freeze_image": True}, optim=Optim(batch=2, steps=1, lr=0.0, lr_heads=0.0),
+                   start=str(tmp_path / "first" / LOCALIZER_FILE))
+    then, _ = train(told, tmp_path / "then")
+    learnt, kept = (m.network.image.tower if m.encoder is None else m.encoder.network for m in (first, then))
+    assert type(learnt) is type(kept)
+    before = weights.load(clip).network.state_dict()
+    for name, value in kept.state_dict().items():
+        expected = learnt.state_dict()[name]
+        if name == "cls" and pooling == "frame":
+            assert (len(expected), len(value)) == (8, 16)  # a token for the place of each frame
+            expected = stretched(expected, 16)
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    moved = [name for name, value in kept.state_dict().items()
+             if name != "cls" and not torch.equal(value, before[name])]
+    assert moved  # it had been tuned
+    assert torch.equal(then.network.blocks[0].attention.out.weight,
+                       first.network.blocks[0].attention.out.weight)
 
 
 def test_other_localizers_are_not_asked_for_classes(model, tmp_path):

@@ -525,6 +525,13 @@ def _begin(network: nn.Module, system: str, path: str, folder: FeatureFolder | N
     if folder is not None:
         first.fits(folder)
     assert isinstance(first.network, nn.Module)
+    if isinstance(network, UnLoc) and isinstance(network.image, Frames) and isinstance(first.network, UnLoc):
+        there = first.network.image.tower if isinstance(first.network.image, Frames) else (
+            first.encoder.network if first.encoder is not None else None)  # inside, or let out
+        if isinstance(there, ImageTower):
+            ours = network.image.tower.config
+            fits = ours.pooling == "frame" and there.cls is not None
+            first.network.image = Frames(refitted(there, ours.frames) if fits else there)
     begin: Callable[[nn.Module], None] | None = getattr(network, "begin", None)
     if begin is not None:
         begin(first.network)

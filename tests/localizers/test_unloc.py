@@ -884,3 +884,31 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(CallError, match="give it some"):
         UnLoc(replace(Config(), fusion="none"), DIM)
     assert unloc.Config() == Config.activitynet()
+
+
+# ---------------------------------------------------------------------------------------------- what it begins with
+
+
+def test_what_was_learnt_by_classifying_is_taken_over_by_what_localizes():
+    torch.manual_seed(0)
+    small = {"frames": 16, "width": 16, "heads": 2, "layers": 2, "text_dim": 6, "head_layers": 1,
+             "ranges": ((0.0, 4.0), (4.0, 100.0))}
+    first = build("unloc", small | {"task": "classify", "pyramid": "none", "head_layers": 0}, 8, ["a", "b"])
+    net = build("unloc", small, 8, ["c"])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    net.begin(first)
+    after, theirs = net.state_dict(), first.state_dict()
+    taken = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name.split(".")[0] for name in taken} == {"video", "blocks", "text_projection"}
+    assert all(torch.equal(after[name], theirs[name]) for name in taken)
+    for block in ("blocks.0.", "blocks.1."):
+        assert sum(name.startswith(block) for name in taken) == 6  # weights; norms and biases begin alike
+    again = build("unloc", small, 8, ["d"])
+    again.begin(net)  # of the same task: all of it
+    assert all(torch.equal(value, after[name]) for name, value in again.state_dict().items())
+    for other in (build("unloc", small | {"layers": 1}, 8), build("unloc", small, 9), torch.nn.Linear(2, 2)):
+        with pytest.raises(ModelError, match="begins with"):
+            net.begin(other)
+    wider = build("unloc", small | {"layers": 3}, 8)
+    with pytest.raises(ModelError, match=r"'blocks.2.*has nothing"):
+        wider.begin(net)

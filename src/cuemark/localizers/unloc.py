@@ -344,6 +344,30 @@ class UnLoc(nn.Module):
         if c.similarity_weight:
             self.sharpness, self.prior = nn.Parameter(torch.tensor(math.log(10.0))), nn.Parameter(torch.tensor(0.0))
 
+    def begin(self, other: nn.Module) -> None:
+        """Take over what another UnLoc has learned, whatever its task was: towers, projections and fusion, and pyramid
+        and heads where all of these have the same shapes.
+
+        A tower that the other has not inside stays as it is.
+
+        Raises:
+            ModelError: the other is no UnLoc, or its projections, fusion or towers have other shapes.
+        """
+        if not isinstance(other, UnLoc):
+            raise ModelError(f"UnLoc begins with the weights of another UnLoc, and this is a {type(other).__name__}.")
+        mine, theirs = self.state_dict(), other.state_dict()
+        shared = ("video.", "blocks.", *("text_projection.",) * (other.text_projection is not None),
+                  *("image.",) * (other.image is not None), *("text.",) * (other.text is not None))
+        unlike = [name for name, value in mine.items() if name not in theirs or theirs[name].shape != value.shape]
+        strange = next((name for name in unlike if name.startswith(shared)), None)
+        if strange is not None:
+            found = f"{tuple(theirs[strange].shape)}" if strange in theirs else "nothing"
+            raise ModelError(f"UnLoc begins with another one's towers and fusion where these are of its own shape; "
+                             f"'{strange}' should be {tuple(mine[strange].shape)}, the other has {found}.")
+        alike = all(name.startswith(("image.", "text.")) for name in unlike)
+        self.load_state_dict({name: theirs[name] if name in theirs and (alike or name.startswith(shared)) else value
+                              for name, value in mine.items()})
+
     # ------------------------------------------------------------------------------------------------- network
 
     @property
