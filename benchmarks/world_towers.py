@@ -1,7 +1,7 @@
-"""UnLoc from frames on the built-in world: is an image tower better tuned or frozen, and what pre-training is worth.
+"""UnLoc from frames on the built-in world: is an image tower better tuned or frozen, and what is pre-training worth?
 
-Method. ``benchmarks/world_pretraining.py OUT`` has drawn a world for each seed. A small CLIP with random weights (vision:
-patches of 8, 48 wide, three layers) gives the image tower, MiniLM reads names; no weight of others is used. Rows:
+Method. ``benchmarks/world_pretraining.py OUT`` has drawn a world for each seed. A small CLIP with random weights
+(vision: patches of 8, 48 wide, three layers) gives the image tower, MiniLM reads names; no weight of others is used:
 
 - pre-trained as the paper describes it (a sigmoid for each class, image tower tuned, text frozen) on the world's
   trimmed clips, or not;

@@ -652,8 +652,8 @@ def test_what_was_pre_trained_on_clips_is_where_localization_begins(tmp_path, ti
     recipe = Recipe("unloc", data, Encoder(start=clip, text=str(tmp_path / "clip")), classify,
                     Towers(pooling, 4.0, None, "none"), Optim(batch=2, steps=2, lr=1e-2))
     first, _ = train(recipe, tmp_path / "first")
-    told = replace(recipe, options=SMALL_UNLOC | {"freeze_image": True}, optim=Optim(batch=2, steps=1, lr=0.0, lr_heads=0.0),
-                   start=str(tmp_path / "first" / LOCALIZER_FILE))
+    told = replace(recipe, options=SMALL_UNLOC | {"freeze_image": True},
+                   optim=Optim(batch=2, steps=1, lr=0.0, lr_heads=0.0), start=str(tmp_path / "first" / LOCALIZER_FILE))
     then, _ = train(told, tmp_path / "then")
     learnt, kept = (m.network.image.tower if m.encoder is None else m.encoder.network for m in (first, then))
     assert type(learnt) is type(kept)

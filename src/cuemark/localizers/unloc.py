@@ -358,12 +358,13 @@ class UnLoc(nn.Module):
         mine, theirs = self.state_dict(), other.state_dict()
         shared = ("video.", "blocks.", *("text_projection.",) * (other.text_projection is not None),
                   *("image.",) * (other.image is not None), *("text.",) * (other.text is not None))
-        unlike = [name for name, value in mine.items() if name not in theirs or theirs[name].shape != value.shape]
+        sizes = [{name: tuple(value.shape) for name, value in state.items()} for state in (mine, theirs)]
+        unlike = [name for name in dict.fromkeys([*mine, *theirs]) if sizes[0].get(name) != sizes[1].get(name)]
         strange = next((name for name in unlike if name.startswith(shared)), None)
         if strange is not None:
-            found = f"{tuple(theirs[strange].shape)}" if strange in theirs else "nothing"
-            raise ModelError(f"UnLoc begins with another one's towers and fusion where these are of its own shape; "
-                             f"'{strange}' should be {tuple(mine[strange].shape)}, the other has {found}.")
+            own, found = (size.get(strange, "nothing") for size in sizes)
+            raise ModelError("UnLoc begins with another one's towers and fusion where these are of its own shape; "
+                             f"'{strange}' should be {own}, the other has {found}.")
         alike = all(name.startswith(("image.", "text.")) for name in unlike)
         self.load_state_dict({name: theirs[name] if name in theirs and (alike or name.startswith(shared)) else value
                               for name, value in mine.items()})
