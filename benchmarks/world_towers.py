@@ -11,7 +11,7 @@ Scored: average mAP and mAP at tIoU 0.5 on testing videos, asked for all trained
 that are commonest in training. One frame tells no motion, so all that tells classes apart is where things are in
 several frames.
 
-    python benchmarks/world_towers.py OUT [--seeds 0 1 2] [--steps 320]
+    python benchmarks/world_towers.py OUT [--seeds 0 1 2] [--steps 240]
 
 Prints a table, asserts nothing; OUT/seed<n>/towers/<row>/scores.json holds what is done. About 25 minutes a seed on one
 core.
@@ -43,14 +43,14 @@ from cuemark.video import find_videos
 ROWS = {"scratch, frozen": (False, True), "scratch, tuned": (False, False),
         "pre-trained, frozen": (True, True), "pre-trained, tuned": (True, False)}
 """Name -> (begins with the pre-trained one, image tower frozen)."""
-SMALL = {"options.frames": 48, "towers.pooling": "frame", "towers.fps": 7.5, "towers.augment": "none"}
+SMALL = {"options.frames": 32, "towers.pooling": "frame", "towers.fps": 7.5, "towers.augment": "none"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=320)
+    parser.add_argument("--steps", type=int, default=240)
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ROWS}
     for seed in arguments.seeds:
