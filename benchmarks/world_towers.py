@@ -11,9 +11,9 @@ Scored: average mAP and mAP at tIoU 0.5 on testing videos, asked for all trained
 that are commonest in training. One frame tells no motion, so all that tells classes apart is where things are in
 several frames.
 
-    python benchmarks/world_towers.py OUT [--seeds 0 1 2] [--steps 240]
+    python benchmarks/world_towers.py OUT [--seeds 0 1 2] [--steps 1200 240]
 
-Prints a table, asserts nothing; OUT/seed<n>/towers/<row>/scores.json holds what is done. About 25 minutes a seed on one
+Prints a table, asserts nothing; OUT/seed<n>/towers/<row>/scores.json holds what is done. About 35 minutes a seed on one
 core.
 """
 
@@ -43,14 +43,17 @@ from cuemark.video import find_videos
 ROWS = {"scratch, frozen": (False, True), "scratch, tuned": (False, False),
         "pre-trained, frozen": (True, True), "pre-trained, tuned": (True, False)}
 """Name -> (begins with the pre-trained one, image tower frozen)."""
-SMALL = {"options.frames": 32, "towers.pooling": "frame", "towers.fps": 7.5, "towers.augment": "none"}
+LOOKS = {"options.frames": 64, "towers.pooling": "frame", "towers.fps": 15.0, "towers.augment": "none"}
+CLASSIFIES = {"options.task": "classify", "options.frames": 16, "options.pyramid": "none", "options.head_layers": 0,
+              "options.class_bias": -2.0, "data.train": ["trimmed"], "data.validate": [], "optim.batch": 64,
+              "optim.lr": 2e-3}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, nargs=2, default=[1200, 240], help="of pre-training, of localization")
     arguments = parser.parse_args()
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in ROWS}
     for seed in arguments.seeds:
@@ -69,17 +72,15 @@ def main() -> None:
             values.mean(0), values.std(0, ddof=len(values) > 1), strict=True)) + " |")
 
 
-def measure(out: Path, name: str, seed: int, steps: int) -> dict[str, float]:
+def measure(out: Path, name: str, seed: int, steps: list[int]) -> dict[str, float]:
     folder, (begins, frozen) = out / "towers", ROWS[name]
     truth = read_truth(out / "world" / "truth.json")
     clip = made_clip(folder / "clip", seed)
     common = {"data.truth": str(out / "world" / "truth.json"), "data.videos": str(out / "world" / "videos"),
-              "encoder.start": str(clip), "seed": seed, "optim.steps": steps} | SMALL
+              "encoder.start": str(clip), "seed": seed, "optim.steps": steps[1]} | LOOKS
     seconds = {"pre-training, s": 0.0}
     if begins:
-        seconds["pre-training, s"] = learnt(folder / "pre-trained", common | {
-            "options.task": "classify", "options.pyramid": "none", "options.head_layers": 0, "options.class_bias": -2.0,
-            "data.train": ["trimmed"], "data.validate": [], "optim.batch": 32})
+        seconds["pre-training, s"] = learnt(folder / "pre-trained", common | CLASSIFIES | {"optim.steps": steps[0]})
         common["start"] = str(folder / "pre-trained" / LOCALIZER_FILE)
     run = folder / name.replace(", ", "_")
     seconds["training, s"] = learnt(run, common | {"options.freeze_image": frozen})
