@@ -2,10 +2,10 @@
 
 Method. Testing videos are joined end to end, as features: 1, 2, 4 … of them are one video, each of them in one video,
 in ``--draws`` random orders. What the localizer finds in these is scored; a video of 1 is as it was. Each length is
-asked twice: everything resampled to what the network sees at once (as the papers' code does), and in pieces of the
-training's median length where a video is longer than the longest of training (``cuemark.nn.spans.pieces``, what
-``cuemark localize`` does). What sees windows of any video is asked once. Seams between videos are changes of scene that
-no single video has.
+asked twice: everything resampled to what the network sees at once (as the papers' code does), and piece by piece where
+a video is longer than the longest of training (``cuemark.nn.spans.pieces``, what ``cuemark localize`` does). What sees
+windows of any video is asked once. Seams between videos are changes of scene that no single video has, and no moment is
+longer than those of training.
 
     python benchmarks/long_videos.py MODEL … --features FOLDER --truth FILE [--subset testing] [--joined 1 2 4 8]
 
@@ -29,6 +29,7 @@ from cuemark.metrics.detection import detection
 from cuemark.metrics.grounding import grounding
 from cuemark.nn.spans import Lengths
 from cuemark.segments import Truth, VideoTruth, read_truth, subset
+from cuemark.training import lengths_of
 
 
 def main() -> None:
@@ -42,9 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
     folder, truth = FeatureFolder.open(arguments.features), read_truth(arguments.truth)
     scored = {vid: video for vid, video in subset(truth, arguments.subset).items() if vid in folder}
-    known = [folder[vid].duration for vid in subset(truth, "training") if vid in folder]
-    lengths = Lengths(float(np.median(known)), max(known))
-    print(f"trained on videos of {lengths.typical:.1f} s, the longest {lengths.longest:.1f} s\n\n"
+    lengths = lengths_of({vid: video for vid, video in subset(truth, "training").items() if vid in folder}, folder)
+    print(f"pieces of {lengths.piece:.1f} s, the longest video of training had {lengths.longest:.1f} s\n\n"
           f"| model | joined | seconds | looked at whole | in pieces |\n|---|---:|---:|---:|---:|")
     for path in arguments.models:
         model = TrainedLocalizer.load(path)

@@ -20,7 +20,7 @@ from cuemark.encoders import weights
 from cuemark.encoders.clip import stretched
 from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract, features_of
-from cuemark.grid import Features
+from cuemark.grid import Features, Grid
 from cuemark.localization import Shown, Similarity, by_name, load, localize, localize_all, localize_features, names_by
 from cuemark.localizers import build, calibration, trained
 from cuemark.localizers.calibration import Calibration
@@ -258,7 +258,8 @@ def test_a_clip_answers_early_without_training(tmp_path, tiny_world, in_parts):
     assert answers[-1:] == list(model.localize(video, ["run of jump"]))
 
 
-def test_the_command_line_says_what_comes_early(model, tiny_world, tmp_path, in_parts, cuemark, monkeypatch):
+def test_the_command_line_says_what_comes_early(model, tiny_world, tiny_features, tmp_path, in_parts, cuemark,
+                                                monkeypatch):
     video = tiny_world.videos["testing_0000"]
     words = ("localize", video, "--model", tmp_path / "localizer.safetensors", "--top", 1)
     usual, lines = cuemark(*words, "--json"), cuemark(*words, "--json", "--early").out.splitlines()
@@ -269,7 +270,11 @@ def test_the_command_line_says_what_comes_early(model, tiny_world, tmp_path, in_
     plain = cuemark(*words, "--early").out
     assert plain.count("looked at, so far:") == 3
     assert plain.endswith(cuemark(*words).out)
+    refused = cuemark("localize", tiny_features.folder, *words[2:], "--early")
+    assert refused.status == 2
+    assert "--early goes with videos" in refused.err
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    assert json.loads(cuemark(*words, "--json").out) == json.loads(usual.out)
     for more, times in (((), 3), (("--no-early",), 0), (("--out", tmp_path / "found.json"), 0)):
         ended = cuemark(*words, *more)
         assert ended.status == 0
@@ -326,6 +331,15 @@ def test_a_checkpoint_from_before_loads(model, tmp_path):
     assert (old.calibration, old.lengths) == (None, None)
 
 
+@pytest.mark.parametrize(("moments", "piece"), [([], 20.0), ([3.0, 4.0], 20.0), ([15.0] * 20, 30.0), ([25.0], 40.0)])
+def test_pieces_are_as_long_as_the_usual_video_or_twice_most_moments(moments, piece):
+    durations = {"a": 10.0, "b": 20.0, "c": 40.0}
+    seen = {vid: Features(np.zeros((2, 1), np.float32), Grid.over(0, d, 2), d) for vid, d in durations.items()}
+    truth = {vid: VideoTruth(d) for vid, d in durations.items()}
+    truth["c"] = VideoTruth(40.0, tuple(Segment(0.0, length) for length in moments))
+    assert training.lengths_of(truth, seen) == (piece, 40.0)
+
+
 def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, monkeypatch, capsys):
     write_truth(tmp_path / "truth.json", tiny_world.truth)
     data = Data(str(tmp_path / "truth.json"), features=str(tiny_features.folder))
@@ -337,8 +351,11 @@ def test_training_ends_with_a_calibration(tiny_features, tiny_world, tmp_path, m
     made, _ = train(recipe, tmp_path / "run")
     validation = {vid: v for vid, v in tiny_world.truth.items() if v.subset == "validation"}
     answers = made.predict({vid: tiny_features[vid] for vid in validation})
-    seen = [tiny_features[vid].duration for vid, v in tiny_world.truth.items() if v.subset == "training"]
-    assert made.lengths == (float(np.median(seen)), max(seen))
+    learnt = {vid: v for vid, v in tiny_world.truth.items() if v.subset == "training"}
+    seen = [tiny_features[vid].duration for vid in learnt]
+    assert made.lengths == training.lengths_of(learnt, tiny_features)
+    assert made.lengths.longest == max(seen)
+    assert np.median(seen) <= made.lengths.piece <= max(seen)
     assert load(tmp_path / "run" / LOCALIZER_FILE).lengths == made.lengths
     assert made.calibration is not None
     assert made.calibration == calibration.fit(*judged(validation, answers))

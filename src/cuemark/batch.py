@@ -91,12 +91,14 @@ class Examples(_Moves):
 
     @classmethod
     def collate(cls, questions: Sequence[Sequence[tuple[Features, Sequence[Segment]]]]) -> Examples:
-        """Pad example videos, each with its segments in seconds, to the longest; every question has as many.
+        """Pad example videos, each with its segments in seconds, to the longest, and every question to as many.
 
-        A question with fewer examples than another repeats its own in order.
+        A question with fewer examples than another gets empty ones: its answer does not depend on the other.
         """
         most = max(len(examples) for examples in questions)
-        rows = [list(examples)[i % len(examples)] for examples in questions for i in range(most)]
+        first = questions[0][0][0]
+        empty = Features(first.data[:0], replace(first.grid, count=0), first.duration), ()
+        rows = [row for examples in questions for row in (*examples, *[empty] * (most - len(examples)))]
         batch = Batch.collate([features for features, _ in rows])
         inside = torch.zeros(batch.mask.shape)
         for i, (features, segments) in enumerate(rows):

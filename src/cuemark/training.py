@@ -427,8 +427,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if inputs is not None:
         augment = {"full": Augment(), "plain": Augment.plain(), "none": None}[recipe.towers.augment]
         data = FrameData(data, inputs, augment, recipe.towers.shift, recipe.seed, recipe.workers)
-    durations = [features[vid].duration for vid in training if vid in features]
-    lengths = Lengths(float(np.median(durations)), max(durations)) if _sees_all(network) else None
+    lengths = lengths_of({vid: video for vid, video in training.items() if vid in used}, used
+                       ) if _sees_all(network) else None
     validate = None
     if held:
         validate = (_answered(held, used, drawn, lengths) if asked == "examples" else
@@ -653,6 +653,14 @@ def _sees_all(network: Any) -> bool:
     """Whether it brings whole videos to one size, and says where in them something is."""
     config = network.config
     return getattr(config, "span", None) == "video" and getattr(config, "task", "localize") in ("localize", "retrieve")
+
+
+def lengths_of(truth: Truth, features: Mapping[str, Features]) -> Lengths:
+    """Of training videos: pieces are as long as the usual one, or longer, so that most moments fit into half of one."""
+    durations = [features[vid].duration for vid in truth]
+    moments = [s.duration for video in truth.values() for s in video.annotations]
+    piece = max(float(np.median(durations)), 2 * float(np.quantile(moments, 0.95)) if moments else 0.0)
+    return Lengths(min(piece, max(durations)), max(durations))
 
 
 def _labels_frames(network: Any) -> bool:

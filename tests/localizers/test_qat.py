@@ -207,6 +207,17 @@ def test_examples_without_an_outside_or_an_inside_give_finite_answers(spans):
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+def test_an_answer_does_not_depend_on_how_many_examples_another_question_has():
+    net, seen = network(), {"a": noise(T, 7)}
+    one = Question(examples=(example(1, (3, 8)), example(2, (6, 12))), label="one")
+    more = Question(examples=(example(3, (0, 4)), example(4, (2, 10)), example(5, (1, 3))), label="more")
+    alone = predict(net, seen, questions={"a": [one]})["a"]
+    beside = [s for s in predict(net, seen, questions={"a": [one, more]})["a"] if s.label == "one"]
+    assert len(alone) > 3
+    assert [(s.start, s.end, s.score) for s in beside] == [
+        pytest.approx((s.start, s.end, s.score), abs=1e-5) for s in alone]
+
+
 def test_windows_see_examples_whole():
     net = network(replace(TINY, span="windows"))
     assert [v.grid.count for v in net.views(noise(30))] == [12, 12, 12, 12]

@@ -157,7 +157,7 @@ def test_examples_of_long_videos_are_seen_close():
     assert [s.score for s in seen] == [found.score]
     close = questions._close(shown, Lengths(20.0, 40.0))
     assert [(e.features.grid.count, e.segments) for e in close.examples] == [
-        (10, (Segment(4, 6),)), (10, (Segment(10, 12),))]
+        (10, (Segment(100, 102), Segment(4, 6))), (10, (Segment(10, 12), Segment(-86, -84)))]
 
 
 def test_proposals_go_with_their_video():
@@ -196,7 +196,8 @@ def test_examples_say_how_much_of_each_cell_is_inside():
     examples = Examples.collate([[(features(3), [Segment(1, 4), Segment(3, 5)])],
                                  [(features(1), [Segment(0, 2)]), (features(2), [Segment(9, 10)])]])
     assert examples.features.shape == (2, 2, 3, 1)
-    assert examples.inside[0].tolist() == [[0.5, 1, 0.5]] * 2  # the one example is repeated
+    assert examples.inside[0].tolist() == [[0.5, 1, 0.5], [0, 0, 0]]
+    assert examples.mask[0].tolist() == [[True] * 3, [False] * 3]  # it has one example
     assert examples.inside[1].tolist() == [[1, 0, 0], [0, 0, 0]]
     assert examples.mask[1].tolist() == [[True, False, False], [True, True, False]]
 

@@ -22,6 +22,7 @@ from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.localizers.unloc import Config, UnLoc
 from cuemark.nn.points import pyramid_points
 from cuemark.nn.spans import Window
+from cuemark.recipe import load_recipe, shipped
 from cuemark.segments import Segment, times, tiou
 
 DIM, WORD, FRAMES = 6, 4, 16
@@ -911,3 +912,17 @@ def test_what_was_learnt_by_classifying_is_taken_over_by_what_localizes():
             net.begin(other)
     with pytest.raises(ModelError, match=r"'blocks\.2.*should be nothing"):
         net.begin(build("unloc", small | {"layers": 3}, 8, []))
+
+
+@pytest.mark.parametrize("size", ["b", "l"])
+def test_every_row_of_the_tables_can_begin_with_kinetics(size):
+    def shapes(recipe):
+        made = load_recipe(recipe)
+        with torch.device("meta"):
+            return build("unloc", made.options, {"b": 768, "l": 1024}[size], ["a"])
+
+    first = shapes(f"kinetics_unloc_{size}")
+    rows = [name for name in shipped() if name.endswith(f"_unloc_{size}") and not name.startswith("kinetics")]
+    assert len(rows) == 5
+    for name in rows:
+        shapes(name).begin(first)

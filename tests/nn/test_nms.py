@@ -134,7 +134,7 @@ def test_the_best_candidates_decide_where_they_can(keep, sigma, kind, monkeypatc
     order, final = slow_soft(segments, scores, sigma, keep, [0.0] * 80, groups, floor)
     picked, found = soft_nms(segments, scores, sigma, keep=keep, groups=groups, floor=floor)
     assert (picked.tolist(), found.tolist()) == (order, final)
-    assert calls[0] <= 80
+    assert calls[0] >= 3 * keep  # with those as good as the last of them
     if kind == "spread" and keep == 5 and sigma == 0.8:
         assert calls == [15]  # the others were never looked at
     if kind == "on one place" and keep == 12:

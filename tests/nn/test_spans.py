@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from cuemark.nn import losses
 from cuemark.nn.maps import boundary_targets, iou_map
 from cuemark.nn.spans import (
     Lengths,
+    Piece,
     Window,
     lengths,
     map_losses,
@@ -23,6 +26,7 @@ from cuemark.nn.spans import (
     proposals,
     shown,
     targets,
+    together,
     views,
     windows,
 )
@@ -145,10 +149,10 @@ def of_clips(count: int, rest: float = 0.0) -> Features:
     return Features(np.arange(count, dtype=np.float32)[:, None], grid, float(grid.windows[-1, 1]) + rest)
 
 
-@pytest.mark.parametrize(("count", "typical"), [(100, 5.0), (101, 5.1), (147, 2.0), (76, 20.0), (150, 7.7), (80, 0.1)])
-def test_a_long_video_is_seen_in_pieces_that_are_videos_of_their_own(count, typical):
+@pytest.mark.parametrize(("count", "long"), [(100, 5.0), (101, 5.1), (147, 2.0), (76, 20.0), (150, 7.7), (80, 0.1)])
+def test_a_long_video_is_seen_in_pieces_that_are_videos_of_their_own(count, long):
     video = of_clips(count, 0.1)
-    parts = pieces(video, Lengths(typical, 20.0))
+    parts = pieces(video, Lengths(long, 20.0))
     for part in parts:
         seen = part.features
         first = round(part.start / video.grid.step)
@@ -156,22 +160,54 @@ def test_a_long_video_is_seen_in_pieces_that_are_videos_of_their_own(count, typi
         np.testing.assert_allclose(seen.grid.centres + part.start, video.grid.centres[first:first + seen.grid.count])
         assert seen.grid.start == video.grid.start  # as if it began with its piece
         assert part.start + seen.duration <= video.duration + 1e-9
-        assert seen.duration == pytest.approx(max(typical, 2 * video.grid.step) + 0.8, abs=0.54) or part is parts[-1]
+        shortest = video.grid.window + video.grid.step  # two clips
+        assert seen.duration == pytest.approx(max(long, shortest), abs=0.14) or part is parts[-1]
     assert parts[0].start == 0
     assert parts[-1].start + parts[-1].features.duration == pytest.approx(video.duration)
 
 
 @given(st.integers(76, 400), st.floats(0.3, 20), st.floats(0, 1), st.floats(0.0, 0.5))
-def test_every_moment_is_answered_for_once_and_a_short_one_seen_whole(count, typical, at, share):
+def test_every_moment_is_answered_for_and_a_short_one_seen_whole(count, long, at, share):
     video = of_clips(count)
-    parts = pieces(video, Lengths(typical, 20.0))
-    length = share * (round(typical / video.grid.step) - 1) * video.grid.step  # up to about half of a piece
-    start = at * max(0.0, video.duration - max(length, 0.0))
-    moment = Segment(start, start + max(length, 0.0))
-    (part, seen), = [(part, s) for part in parts for s in part.shows([moment])]
+    parts = pieces(video, Lengths(long, 20.0))
+    length = share * (max(part.features.grid.count for part in parts) - 1) * video.grid.step  # up to half of a piece
+    moment = Segment(start := at * (video.duration - length), start + length)
+    (part, (seen,)), = [(part, shown) for part in parts if (shown := part.within([moment]))]
     assert seen.start >= -1e-9
     assert seen.end <= part.features.duration + 1e-9
-    assert [(s.start, s.end) for s in part.own([seen])] == [pytest.approx((moment.start, moment.end))]
+    said = together({part: [replace(seen, score=0.5)]})
+    assert [(s.start, s.end, s.score) for s in said] == [(pytest.approx(moment.start), pytest.approx(moment.end), 0.5)]
+
+
+def test_neighbours_who_say_the_same_moment_are_one_answer():
+    video = of_clips(200)
+    parts = pieces(video, Lengths(10.0, 20.0))
+    before, after = parts[:2]
+    seam = before.high
+    assert after.low == seam
+
+    def saying(part, middle, length, label, score):
+        start = seam + middle - length / 2 - part.start
+        return Segment(start, start + length, label, score)
+
+    answers = {before: [saying(before, *moment) for moment in (
+                   (0.3, 4, "a", 0.5), (-1, 2, "b", 0.4), (2, 1, "a", 0.9), (-0.2, 4, "c", 0.7))],
+               after: [saying(after, *moment) for moment in (
+                   (-0.3, 4, "a", 0.6), (-0.9, 2, "c", 0.1), (0.1, 4, "c", 0.7))]}
+    assert [(s.label, s.score, round(s.middle - seam, 3)) for s in together(answers)] == [
+        ("c", 0.7, -0.2), ("a", 0.6, -0.3), ("b", 0.4, -1.0)]  # best first; what lies far behind a seam is the other's
+    whole = Piece(video)
+    assert together({whole: [Segment(3, 4, "a", 0.1), Segment(3, 4, "a", 0.2)]}) == [
+        Segment(3, 4, "a", 0.1), Segment(3, 4, "a", 0.2)]  # as the localizer has them
+    assert together({before: [], after: []}) == together({}) == []
+
+
+def test_examples_show_what_else_is_in_their_piece():
+    parts = pieces(of_clips(200), Lengths(10.0, 20.0))
+    near, far = Segment(2.0, 3.0), Segment(40.0, 41.0)
+    shown = parts[0].within([near, Segment(9.0, 9.5), far])
+    assert shown == [near, Segment(9.0, 9.5), far]  # what it does not show lies outside of it
+    assert parts[0].within([far]) == []
 
 
 @pytest.mark.parametrize("known", [None, Lengths(5.0, 28.0)])
@@ -180,8 +216,7 @@ def test_videos_as_long_as_known_ones_stay_whole(known):
     assert video.duration < 28.0
     part, = pieces(video, known)
     assert part.features is video
-    assert part.own([Segment(-1.0, 40.0, "a", 0.5)]) == [Segment(-1.0, 40.0, "a", 0.5)]
-    assert part.shows([Segment(0.0, 40.0)]) == [Segment(0.0, 40.0)]
+    assert part.within([Segment(0.0, 40.0)]) == [Segment(0.0, 40.0)]
 
 
 def test_two_rows_are_no_more_than_a_piece():

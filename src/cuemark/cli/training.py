@@ -6,6 +6,7 @@ import json as jsonlib
 import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -548,7 +549,7 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     early
         Say what is found of a video while it is being looked at, again and again: it may change as more is seen. With
         --json such answers are lines of their own, with the seconds looked at as `until`; what counts is the last line.
-        By default for one video on a terminal.
+        By default for one video on a terminal. (A localizer with an image tower inside answers once.)
     urls
         Allow addresses (http, https) for videos; each is fetched into a temporary folder.
     top
@@ -583,6 +584,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         asked["names"] = told_by
     answers: Iterable[Answer]
     if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
+        if early:
+            raise CallError("--early goes with videos; features are looked at at once.")
         known = None if truth is None else truth_of(truth)
         if known is not None and subset:
             known = part(known, *subset)
@@ -639,24 +642,22 @@ def _whole(answers: Iterable[Answer], console: Console, shown: Callable[[Answer]
     so_far: dict[tuple[str, ...], Answer] = {}
     length = ""
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False,
-              redirect_stderr=False) as live:
+              redirect_stderr=False) if board else nullcontext() as live:
         for answer in answers:
             if answer.until is None:
-                live.update("", refresh=board)
+                if live is not None:
+                    live.update("", refresh=True)
                 yield answer
-                continue
-            if json:
+            elif json:
                 told = {"asked": answer.asked, "until": answer.until}
                 print(jsonlib.dumps(predictions_json({answer.video: list(answer.segments)}, told)), flush=True)
-                continue
-            if board:
-                so_far[answer.asked] = answer
-                length = length or f" of {_clock(video.probe(str(answer.path)).duration)}"
-            seen = f"{answer.video}: {_clock(answer.until)}{length} looked at, so far:"
-            if board:
-                live.update(Group(seen, *map(shown, so_far.values())), refresh=True)
+            elif live is None:
+                console.print(f"{answer.video}: {_clock(answer.until)} looked at, so far:", shown(answer), sep="\n")
             else:
-                console.print(seen, shown(answer), sep="\n")
+                so_far[answer.asked] = answer
+                length = length or _clock(video.probe(str(answer.path)).duration)
+                live.update(Group(f"{answer.video}: {_clock(answer.until)} of {length} looked at, so far:",
+                                  *map(shown, so_far.values())), refresh=True)
 
 
 def _clock(seconds: float) -> str:

@@ -26,7 +26,7 @@ from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
 from cuemark.localizers.frames import ids_of
 from cuemark.localizers.unloc import UnLoc
-from cuemark.nn.spans import Lengths, Piece, pieces
+from cuemark.nn.spans import Lengths, Piece, pieces, together
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.text import ACTION_PROMPTS, GloVe, TextEncoder, words_of
 
@@ -318,8 +318,8 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
             its outputs are averaged (UnLoc's ensemble, so many times the work).
         proposals: of each video, to a localizer that judges them.
         look: gives batches what towers inside the localizer are fed (:class:`cuemark.localizers.frames.Inputs`).
-        lengths: of the videos it was trained on; longer ones are looked at piece by piece, each answering for itself
-            (:func:`cuemark.nn.spans.pieces`).
+        lengths: of the videos it was trained on; longer ones are looked at piece by piece, and each piece is settled by
+            itself (:func:`cuemark.nn.spans.pieces`).
 
     Raises:
         CallError: the localizer is asked sentences, examples or text and ``questions`` are missing, or it judges
@@ -368,9 +368,7 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
         settle()
     found: Predictions = {vid: [] for vid in features}
     for (vid, number), parts in candidates.items():
-        answer = [s for piece, segments in parts.items() for s in piece.own(network.select(segments))]
-        if len(parts) > 1:
-            answer.sort(key=lambda s: -(s.score or 0.0))
+        answer = together({piece: network.select(segments) for piece, segments in parts.items()})
         if asked[vid] and number != _CLASSES:
             question = asked[vid][number]
             answer = [replace(s, query=question.query, label=question.label or s.label) for s in answer]
@@ -382,9 +380,9 @@ def _close(question: Question, lengths: Lengths | None) -> Question:
     """The question with examples of long videos seen in the pieces that show them."""
     if not question.examples:
         return question
-    seen = [(piece.features, tuple(piece.shows(example.segments)))
-            for example in question.examples for piece in pieces(example.features, lengths)]
-    return replace(question, examples=tuple(Example(features, segments) for features, segments in seen if segments))
+    close = [(piece.features, piece.within(example.segments))
+             for example in question.examples for piece in pieces(example.features, lengths)]
+    return replace(question, examples=tuple(Example(features, tuple(shown)) for features, shown in close if shown))
 
 
 def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],

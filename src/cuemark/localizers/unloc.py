@@ -273,8 +273,11 @@ class Config:
 
     @classmethod
     def kinetics(cls, size: Literal["b", "l"] = "b") -> Config:
-        """Pre-training, of which nothing was released; logits begin at one class of 400."""
-        return _sized(cls(task="classify", pyramid="none", head_layers=0, class_bias=-6.0), size)
+        """Pre-training, of which nothing was released; logits begin at one class of 400.
+
+        Words are not projected: not all that begins with it has such a layer, and elsewhere it begins as no change.
+        """
+        return _sized(cls(task="classify", pyramid="none", head_layers=0, class_bias=-6.0, project_text=False), size)
 
 
 def _sized(config: Config, size: str) -> Config:

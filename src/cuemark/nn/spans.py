@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +25,11 @@ from cuemark.errors import CallError, DataError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.nn import losses
 from cuemark.nn.maps import boundary_targets, cells, iou_map, valid_cells
-from cuemark.segments import Segment, times
+from cuemark.segments import Segment, times, tiou
 
 SPANS = ("video", "windows")
+_MORE = 1 / 16
+"""Of a piece's length: how far beyond its seams it is heard."""
 
 # ------------------------------------------------------------------------------------------------------ what is seen
 
@@ -91,6 +94,14 @@ def windows(features: Features, size: int, hop: int) -> list[Features]:
     return pieces
 
 
+class Lengths(NamedTuple):
+    """Seconds of the videos that something was trained to see as a whole."""
+
+    piece: float
+    """Of the parts in which it sees longer ones."""
+    longest: float
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """A part of a long video as a video of its own, whose clock begins with it."""
@@ -102,28 +113,15 @@ class Piece:
     """It answers for what has its middle between these seconds of the video; its neighbours answer for the rest."""
     high: float = math.inf
 
-    def own(self, answer: Sequence[Segment]) -> list[Segment]:
-        """Those of its segments that it answers for, by the clock of the video."""
-        there = [replace(s, start=s.start + self.start, end=s.end + self.start) for s in answer]
-        return [s for s in there if self._answers(s)]
-
-    def shows(self, segments: Sequence[Segment]) -> list[Segment]:
-        """Those of a video's segments that it answers for, by its own clock."""
-        return [replace(s, start=s.start - self.start, end=s.end - self.start) for s in segments if self._answers(s)]
-
-    def _answers(self, segment: Segment) -> bool:
-        return self.low <= segment.middle < self.high
-
-
-class Lengths(NamedTuple):
-    """Seconds of the videos that something was trained to see as a whole."""
-
-    typical: float
-    longest: float
+    def within(self, segments: Sequence[Segment]) -> list[Segment]:
+        """A video's segments by its own clock, if it answers for any of them."""
+        if not any(self.low <= s.middle < self.high for s in segments):
+            return []
+        return [replace(s, start=s.start - self.start, end=s.end - self.start) for s in segments]
 
 
 def pieces(features: Features, known: Lengths | None) -> list[Piece]:
-    """A video longer than any known one in parts of a typical length that overlap by half; others as they are.
+    """A video longer than any known one in parts that overlap by half; others as they are.
 
     What sees videos whole, brought to one size, would see everything in a longer one smaller than it ever was. A moment
     of half a part's length is whole in the part that answers for it.
@@ -132,7 +130,7 @@ def pieces(features: Features, known: Lengths | None) -> list[Piece]:
         known: None: nothing is, and all videos stay as they are.
     """
     grid = features.grid
-    size = max(2, round(known.typical / grid.step)) if known is not None else grid.count
+    size = max(2, round((known.piece - grid.window) / grid.step) + 1) if known is not None else grid.count
     if known is None or features.duration <= known.longest or grid.count <= size:
         return [Piece(features)]
     parts = []
@@ -147,6 +145,28 @@ def pieces(features: Features, known: Lengths | None) -> list[Piece]:
             -math.inf if begins else float(grid.seconds(first + part.grid.first)),
             math.inf if ends else float(grid.seconds(first + part.grid.stop))))
     return parts
+
+
+def together(answers: Mapping[Piece, Sequence[Segment]]) -> list[Segment]:
+    """What the pieces of a video say, by the clock of the video, best first.
+
+    Each says what it answers for and, as a middle is not found to the second, a little more; of two neighbours that say
+    the same moment (one label, a tIoU of half or more), the surer is heard.
+    """
+    said: list[list[Segment]] = []
+    for piece, answer in answers.items():
+        more = _MORE * piece.features.duration
+        there = [replace(s, start=s.start + piece.start, end=s.end + piece.start) for s in answer]
+        said.append([s for s in there if piece.low - more <= s.middle < piece.high + more])
+    for before, after in pairwise(said):
+        labels, others = (np.array([s.label for s in part], object) for part in (before, after))
+        scores, theirs = (np.array([s.score or 0.0 for s in part]) for part in (before, after))
+        alike = (tiou(times(before), times(after)) >= 0.5) & (labels[:, None] == others)
+        surer = scores[:, None] >= theirs
+        before[:] = [s for s, gone in zip(before, (alike & ~surer).any(axis=1).tolist(), strict=True) if not gone]
+        after[:] = [s for s, gone in zip(after, (alike & surer).any(axis=0).tolist(), strict=True) if not gone]
+    everything = [s for part in said for s in part]
+    return sorted(everything, key=lambda s: -(s.score or 0.0)) if len(said) > 1 else everything
 
 
 def shown(grid: Grid, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
