@@ -152,7 +152,7 @@ def every_localizer(name: str, out: Path, truth: Truth, localizers: Sequence[str
             train(load_recipe(f"world_{localizer}", [*(f"{k}={json.dumps(str(v))}" for k, v in paths.items()),
                                                      "data.validate=[]"]), folder, encoder)
         model = load(folder / LOCALIZER_FILE)
-        if asked == "classes":
+        if asked in ("classes", "text"):
             scores, _ = by_classes(model, seen, training, testing, {}, 0, 0)
         elif asked == "sentence":
             scores, _ = by_sentences(model, seen, subset(said, "training"), subset(said, "testing"), {}, 0, 0)

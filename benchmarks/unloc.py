@@ -22,12 +22,14 @@ Prints tables, asserts nothing. About ten minutes on one core; the training step
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -190,8 +192,11 @@ def peak(way: str, count: int, frames: int, words: int, arguments: argparse.Name
 
 
 def resident() -> float:
-    """The most memory the process has had, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """The most memory the process has had, bytes. (``ru_maxrss`` is at least that of the process that started it.)"""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])
 
 
 def flops(count: int, net: UnLoc, words: int) -> float:
