@@ -158,8 +158,8 @@ class TrainedLocalizer:
             examples: ``"clip.mp4:3-7"``: what to find more of, to one that is shown examples.
             least: how likely a segment has to be right for it to be said, 0 to 1.
             early: answer before all of a video has been looked at, again and again (:attr:`Answer.until` says how much
-                of it has), from the first second of waiting on, in at most a tenth more of the time; an image tower
-                inside looks at frames itself, and answers once.
+                of it has), from the first second of waiting on. Looking takes a tenth of the time meanwhile. An
+                image tower inside looks at frames itself, and answers once.
             urls: addresses (http, https) are allowed; a video is fetched into a temporary folder.
             names: what names the segments of one that names none (:func:`cuemark.localization.names_by`).
 
