@@ -547,8 +547,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     text
         Without training: what reads sentences, where the encoder does not say it.
     early
-        Say what is found of a video while it is being looked at, again and again: it may change as more is seen. With
-        --json such answers are lines of their own, with the seconds looked at as `until`; what counts is the last line.
+        Say what is found of a video while it is being looked at, again and again: it may change as more is seen. Such
+        answers are lines of their own with --json, with the seconds looked at as `until`; what counts is the last line.
         By default for one video on a terminal. (A localizer with an image tower inside answers once.)
     urls
         Allow addresses (http, https) for videos; each is fetched into a temporary folder.
