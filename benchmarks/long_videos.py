@@ -20,10 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from world_localizers import named
 
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
-from cuemark.localizers.questions import Question, questions_of, retrieves
+from cuemark.localizers.questions import questions_of, retrieves
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.detection import detection
 from cuemark.metrics.grounding import grounding
@@ -85,8 +86,7 @@ def score(model: TrainedLocalizer, features: dict[str, Features], truth: Truth, 
     if retrieves(model.network):
         asked = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
         return float(grounding(truth, model.predict(features, asked), tious=(0.5,)).recall[0, 0])
-    named = {vid: [Question(label=label) for label in model.classes] for vid in truth}
-    found = model.predict(features, named if model.network.asked == "text" else None)
+    found = model.predict(features, named(model.classes, truth) if model.network.asked == "text" else None)
     return detection(truth, found).average
 
 

@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -42,6 +41,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from unloc import resident
 
 from cuemark import ranks
 from cuemark.batch import ClipBatch, normalised
@@ -269,17 +269,12 @@ def peak(arguments: argparse.Namespace, rows: int, chunk: int | None = None, rec
     optimiser.step()  # what the libraries and the optimiser hold themselves
     batch = random_batch(arguments, rows, model.encoder.dim)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now
-    before = most()
+    before = resident()
     for number in range(2):
         optimiser.zero_grad(set_to_none=True)
         gradients(model, batch, chunk, number)
         optimiser.step()
-    print(most() - before)
-
-
-def most() -> float:
-    """Peak of resident memory, in MB. (``ru_maxrss`` would be at least that of the process that started this one.)"""
-    return float(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
+    print((resident() - before) / 1e6)
 
 
 def alone(arguments: argparse.Namespace, what: str, how: dict[str, Any], threads: int, processes: int = 1) -> float:

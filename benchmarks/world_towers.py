@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
+from world_localizers import named
 
 from cuemark import floors
 from cuemark.localizers.frames import Footage
-from cuemark.localizers.questions import Question
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.metrics.detection import detection
 from cuemark.recipe import load_recipe
@@ -92,10 +92,9 @@ def measure(out: Path, name: str, seed: int, steps: list[int]) -> dict[str, floa
 
 
 def answers(model: TrainedLocalizer, scored: Truth, out: Path) -> Any:
-    asked = {vid: [Question(label=label) for label in model.classes] for vid in scored}
     assert model.clip is not None
     footage = Footage(find_videos(out / "world" / "videos", scored), model.clip)
-    return model.predict(footage.clocks(), asked, footage=footage)
+    return model.predict(footage.clocks(), named(model.classes, scored), footage=footage)
 
 
 def learnt(folder: Path, changes: dict[str, Any]) -> float:

@@ -168,7 +168,8 @@ def growing(path: str | Path, encoder: VideoEncoder, config: ExtractConfig | Non
     """Features of one video while it is read, and whether of all of it: of its beginning, of more of it, of all.
 
     A part's ``duration`` is where it ends, as if the video did. Reading goes on while somebody looks at a part; the
-    next comes after nine times as long as that took, or a second: a tenth of the time goes into looking.
+    next comes after nine times as long as that took, or a second: a tenth of the time goes into looking, and what is
+    under way when the reading ends.
 
     Args:
         early: False: only of all of it.

@@ -651,8 +651,7 @@ def _with_strange(sentences: Mapping[str, list[Question]]) -> dict[str, list[Que
 
 def _sees_all(network: Any) -> bool:
     """Whether it brings whole videos to one size, and says where in them something is."""
-    config = network.config
-    return getattr(config, "span", None) == "video" and getattr(config, "task", "localize") in ("localize", "retrieve")
+    return bool(getattr(network.config, "span", None) == "video" and getattr(network.config, "boxes", True))
 
 
 def lengths_of(truth: Truth, features: Mapping[str, Features]) -> Lengths:

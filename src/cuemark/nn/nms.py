@@ -120,7 +120,7 @@ def vote(order: np.ndarray, segments: np.ndarray, scores: np.ndarray, threshold:
         if not len(near):
             continue
         owner, other = np.repeat(part, many)[near], other[near]
-        begin = np.flatnonzero(np.diff(owner, prepend=-1))
+        begin = _begins(owner).nonzero()[0]
         total = np.add.reduceat(weight, begin)
         for side, said in enumerate((start[other], end[other])):
             mean = np.add.reduceat(weight * said, begin) / total
@@ -171,8 +171,8 @@ def _rounds(segments: np.ndarray, scores: np.ndarray, suppress: Suppress, thresh
             row, place = row[alive], place[alive]
             left, start, end = left[alive], start[alive], end[alive]
             length, limit = end - start, limits if isinstance(limits, float) else limits[place]
-            begin = _begins(row).nonzero()[0]
-            mine = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(row)))
+            begins = _begins(row)
+            begin, mine = begins.nonzero()[0], begins.cumsum() - 1
         least = last[video[place[begin]]]
         stop = min(number + 1 if number < 4 else number + 8, most)  # the first picks suppress most
         while number < stop:
