@@ -444,7 +444,8 @@ def _optimiser(model: nn.Module, optim: Optim) -> tuple[torch.optim.Optimizer, l
     for prefix in optim.frozen:
         if not any(name.startswith(prefix) for name in names):
             raise CallError(f"optim.frozen names '{prefix}', but no parameter begins so; the first is '{names[0]}'.")
-    inside = {id(p) for encoder in encoders(model) for p in encoder.parameters()}
+    paced: list[nn.Module] = getattr(model, "paced", []) or encoders(model)
+    inside = {id(p) for part in paced for p in part.parameters()}
     backbone: list[nn.Parameter] = []
     heads: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():

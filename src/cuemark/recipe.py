@@ -82,7 +82,7 @@ class Towers:
 
     pooling: Literal["cls", "frame", "gap"] = "cls"
     """What stands for a frame: CLIP's own token, a token for each frame's place (UnLoc's B), or the mean of patches
-    (UnLoc's L)."""
+    (most of UnLoc's L)."""
     fps: float = 2.0
     """Frames a second of which those are taken that the localizer sees at once."""
     short_side: int | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
+import shlex
 from dataclasses import replace
 from functools import cache
 
@@ -14,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from cuemark.batch import Batch, Sentences
+from cuemark.encoders import clip
 from cuemark.errors import CallError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.localizers import build, unloc
@@ -22,7 +25,7 @@ from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.localizers.unloc import Config, UnLoc
 from cuemark.nn.points import pyramid_points
 from cuemark.nn.spans import Window
-from cuemark.recipe import load_recipe, shipped
+from cuemark.recipe import header, load_recipe, shipped
 from cuemark.segments import Segment, times, tiou
 
 DIM, WORD, FRAMES = 6, 4, 16
@@ -914,15 +917,41 @@ def test_what_was_learnt_by_classifying_is_taken_over_by_what_localizes():
         net.begin(build("unloc", small | {"layers": 3}, 8, []))
 
 
-@pytest.mark.parametrize("size", ["b", "l"])
-def test_every_row_of_the_tables_can_begin_with_kinetics(size):
-    def shapes(recipe):
-        made = load_recipe(recipe)
-        with torch.device("meta"):
-            return build("unloc", made.options, {"b": 768, "l": 1024}[size], ["a"])
+ROWS = [name for name in shipped() if "_unloc_" in name and not name.startswith(("kinetics", "world"))]
 
-    first = shapes(f"kinetics_unloc_{size}")
-    rows = [name for name in shipped() if name.endswith(f"_unloc_{size}") and not name.startswith("kinetics")]
-    assert len(rows) == 5
-    for name in rows:
-        shapes(name).begin(first)
+
+def shapes(recipe, *changes, frames=None):
+    """The network of a recipe with its image tower inside, and ``frames`` tokens in place of its own number."""
+    made = load_recipe(recipe, changes)
+    with torch.device("meta"):
+        width, heads, patch = (768, 12, 16) if made.encoder.text == "clip-b16" else (1024, 16, 14)
+        net = build("unloc", made.options, width, ["a"])
+        own = (frames or net.config.frames) if made.towers.pooling == "frame" else 0
+        config = clip.Config(patch=patch, width=width, layers=1, heads=heads, hidden=4 * width,
+                             pooling=made.towers.pooling, frames=own)
+        net.image = clip.Frames(clip.ImageTower(config))
+    return made, net
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_of_the_tables_begins_with_kinetics_as_its_header_says(name):
+    """Most with the recipe as it is; those with a pooling of their own with the command that they give."""
+    assert len(ROWS) == 14
+    head = header(name)
+    size = "b" if "_unloc_b" in name else "l"
+    first = f"kinetics_unloc_{size}"
+    calls = [shlex.split(call) for call in (*head.commands, *header(first).commands)]
+    began = re.search(r"--set start=(\S+)/localizer\.safetensors", "\n".join(head.lines))[1]
+    call = next(words for words in calls if words[:3] == ["cuemark", "train", first] and began in words)
+    changes = [change for flag, change in itertools.pairwise(call) if flag == "--set"]
+    row, net = shapes(name)
+    pretrained, other = shapes(first, *changes, frames=net.config.frames)
+    assert (pretrained.encoder, pretrained.towers.pooling) == (row.encoder, row.towers.pooling)
+    net.begin(other)
+
+
+@pytest.mark.parametrize("name", ["charades_unloc_l", "qvhighlights_unloc_l"])
+def test_tokens_of_frames_cannot_begin_with_a_tower_that_has_none(name):
+    _, net = shapes(name)
+    with pytest.raises(ModelError, match=r"'image\.tower\..*the other has"):
+        net.begin(shapes("kinetics_unloc_l")[1])

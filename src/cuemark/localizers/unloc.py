@@ -379,6 +379,12 @@ class UnLoc(nn.Module):
         """Those that are inside."""
         return [tower for tower in (self.image, self.text) if tower is not None]
 
+    @property
+    def paced(self) -> list[nn.Module]:
+        """What learns at the rate of an encoder: towers inside and the projections behind them, as in the release."""
+        projections = [part for part in (self.video, self.text_projection) if part is not None]
+        return [*self.towers, *projections] if self.towers else []
+
     def views(self, features: Features) -> list[Features]:
         """The whole video as N frames, or windows of N frames at each rate; a part shorter than that is as it is.
 
