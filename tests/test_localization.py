@@ -17,20 +17,22 @@ from tiny_clip import save_clip
 
 from cuemark import checkpoint, localization, training
 from cuemark.encoders import weights
-from cuemark.encoders.clip import stretched
+from cuemark.encoders.clip import Frames, stretched
 from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract, features_of
 from cuemark.grid import Features, Grid
 from cuemark.localization import Shown, Similarity, by_name, load, localize, localize_all, localize_features, names_by
 from cuemark.localizers import build, calibration, trained
 from cuemark.localizers.calibration import Calibration
-from cuemark.localizers.questions import Question
+from cuemark.localizers.frames import Footage, Inputs
+from cuemark.localizers.questions import Question, Row, collate, reading
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import Optim
 from cuemark.metrics.grounding import Choice, GroundingScore
 from cuemark.metrics.reliability import judged
 from cuemark.recipe import Data, Encoder, Recipe, Towers
 from cuemark.segments import Segment, VideoTruth, read_predictions, write_truth
+from cuemark.text import ACTION_PROMPTS
 from cuemark.training import LOCALIZER_FILE, train
 
 
@@ -309,13 +311,13 @@ def test_calibrated_scores_keep_their_order_and_unlikely_ones_are_not_said(model
 
 def test_who_is_not_calibrated_leaves_nothing_out(model, tiny_features, tmp_path):
     for one, why in ((model, "is not calibrated, so"),
-                     (replace(model, calibration=LINK, ensemble="outputs"), "for other names or prompts")):
+                     (replace(model, calibration=LINK, ensemble="outputs"), "for other names, questions or prompts")):
         with pytest.raises(CallError, match=why):
             one.localize("a.mp4", least=0.1)
     (tmp_path / "scores.json").write_text('{"results": {"testing_0000": {"jump": 0.5}}}')
     sure, vid = replace(model, calibration=LINK), "testing_0000"
     named = names_by(tmp_path / "scores.json", sure)
-    with pytest.raises(CallError, match="for other names or prompts"):
+    with pytest.raises(CallError, match="for other names, questions or prompts"):
         localization.answer_features(tiny_features, sure, [vid], names=named, least=0.1)
     assert (localize_features(tiny_features, sure, [vid], names=named)
             == localize_features(tiny_features, model, [vid], names=named))
@@ -565,6 +567,23 @@ def test_each_video_is_asked_the_sentences_of_its_truth(tiny_localizer, tiny_fea
         "testing_0000": {"a star"}, "training_0000": {"a red star"}}
     assert cuemark(*words, "--subset", "testing").status == 0
     assert list(read_predictions(tmp_path / "p.json")) == ["testing_0000"]
+    folder = tiny_world.videos["testing_0000"].parent
+    raw = ("localize", folder, *words[2:])
+    assert cuemark(*raw).status == 0
+    looked = read_predictions(tmp_path / "p.json")
+    assert {vid: {s.query for s in segments} for vid, segments in looked.items()} == {
+        "testing_0000": {"a star"}, "training_0000": {"a red star"}}
+    assert alike(looked["testing_0000"], found["testing_0000"])
+    assert cuemark(*raw, "--query", "a blue star", "--subset", "testing").status == 0
+    assert {s.query for s in read_predictions(tmp_path / "p.json")["testing_0000"]} == {"a blue star"}
+    write_truth(tmp_path / "silent.json", {vid: replace(v, annotations=()) for vid, v in truth.items()})
+    silent = (*words[2:5], tmp_path / "silent.json")
+    for asked, status, why in ((("localize", folder, *silent), 1, "none of the truth's videos that have sentences"),
+                               (("localize", tmp_path, *words[2:]), 1, "none of the truth's videos"),
+                               (("localize", folder, tmp_path, *words[2:]), 2, "one folder")):
+        ended = cuemark(*asked)
+        assert ended.status == status
+        assert why in ended.err
     ended = cuemark("localize", tiny_features.folder, "--model", path, "--query", "a star", "--subset", "testing")
     assert ended.status == 2
     assert "--truth" in ended.err
@@ -651,6 +670,25 @@ def test_an_image_tower_is_tuned_from_videos_and_looks_at_new_ones(tmp_path, tin
     found = localize(video, model, classes=["a thing never named", "jump"])
     assert {s.label for s in found} == {"a thing never named", "jump"}
     assert alike(found, localize(video, trained, classes=["a thing never named", "jump"]))
+    model.ensemble = "outputs"
+    once = localize(video, model, classes=["jump"])
+    if pooling == "frame":
+        frames: list[int] = []
+        forward = Frames.forward
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Frames, "forward", lambda self, x: frames.append(len(x)) or forward(self, x))
+            assert localize(video, model, classes=["jump"]) == once
+            assert len(frames) == 1  # whatever is said, 28 times, frames look the same
+        footage, words = Footage({"": video}, model.clip), reading(model.network, model.text)[0]
+        (view,) = model.network.views(footage.clocks()[""])
+        batches = [collate([Row(view, None, [Question(label="jump")])], words, (prompt,)) for prompt in ACTION_PROMPTS]
+        with torch.no_grad():
+            each = [model.network(Inputs(footage, tokens=True)(batch)) for batch in batches]
+        mean = {name: sum(out[name] for out in each) / len(each) for name in each[0]}
+        slow = model.network.select(model.network.decode(mean, batches[0])[0])
+        assert alike([replace(s, label="jump") for s in slow], once)
+    model.ensemble = "first"
+    assert not alike(localize(video, model, classes=["jump"]), once)
     said = localize(video, model, queries=["run of jump"])
     assert {s.query for s in said} == {"run of jump"}
     assert {s.label for s in localize(video, model)} <= set(model.classes)
@@ -686,6 +724,45 @@ def test_what_was_pre_trained_on_clips_is_where_localization_begins(tmp_path, ti
     assert moved  # it had been tuned
     assert torch.equal(then.network.blocks[0].attention.out.weight,
                        first.network.blocks[0].attention.out.weight)
+
+
+def small_unloc(task: str = "localize", text: str | None = None, **options) -> TrainedLocalizer:
+    network = build("unloc", SMALL_UNLOC | {"task": task, "text_dim": 384} | options, 4, ["jump", "run"]).eval()
+    return TrainedLocalizer(network, "unloc", {"dim": 4}, calibration=LINK, text=text)
+
+
+@pytest.mark.parametrize(("task", "own", "others"), [
+    ("localize", Question(label="jump"), [Question(label="juggle"), Question("a dog jumps")]),
+    ("retrieve", Question("a dog jumps"), [Question(label="jump"), Question(label="juggle")]),
+])
+def test_a_probability_is_of_what_was_learnt(task, own, others):
+    sure = small_unloc(task)
+    assert sure.link(asked=[own]) == LINK
+    for other in others:
+        assert sure.link(asked=[own, other]) is None
+        with pytest.raises(CallError, match="for other names, questions or prompts"):
+            sure.answers({}, {"a": [other]}, least=0.1)
+
+
+def test_names_never_learnt_have_a_score_and_no_probability(tmp_path, tiny_world, cuemark):
+    encoder = make_encoder(0)
+    network = build("unloc", SMALL_UNLOC | {"text_dim": 384}, encoder.dim, ["jump", "run"]).eval()
+    sure = TrainedLocalizer(network, "unloc", ExtractConfig().described(encoder), encoder, text="minilm")
+    replace(sure, calibration=LINK).save(tmp_path / "unloc.safetensors")
+    words = ("localize", tiny_world.videos["testing_0000"], "--model", tmp_path / "unloc.safetensors")
+    for classes, told in (("jump", True), ("jump,juggle", False)):
+        assert ("probability" in cuemark(*words, "--classes", classes).out) == told
+        answered = json.loads(cuemark(*words, "--classes", classes, "--json").out)
+        assert ("calibration" in answered["external_data"]) == told
+
+
+def test_a_shortlist_is_of_one_that_knows_what_a_video_looks_like(tmp_path, capsys):
+    for name, options, warned in (("plain", {}, True), ("learnt", {"similarity_weight": 0.3}, False)):
+        small_unloc(text="minilm", **options).save(tmp_path / f"{name}.safetensors")
+        assert load(tmp_path / f"{name}.safetensors", shortlist=1).network.config.top == 1
+        assert ("little better than drawn" in capsys.readouterr().err) == warned
+    with pytest.raises(CallError, match="--prompts embeddings"):
+        load(tmp_path / "learnt.safetensors", shortlist=1, ensemble="outputs")
 
 
 def test_other_localizers_are_not_asked_for_classes(model, tmp_path):

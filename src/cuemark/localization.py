@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,18 +20,19 @@ from cuemark import checkpoint
 from cuemark.datasets.video_scores import read_video_scores
 from cuemark.encoders import weights
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import CallError, DataError, ModelError, within
+from cuemark.errors import CallError, DataError, ModelError, VideoError, within
 from cuemark.extraction import ExtractConfig, growing
 from cuemark.feature_folder import FeatureFolder
 from cuemark.grid import Features
-from cuemark.localizers.answers import Answer, Videos, by_name, in_turn
+from cuemark.localizers.answers import Answer, Videos, asking, by_name, in_turn
 from cuemark.localizers.classify import encoder_scores, text_scores
 from cuemark.localizers.questions import Question, questions_of, retrieves, shown
 from cuemark.localizers.trained import Ensemble, Names, Shown, TrainedLocalizer
 from cuemark.metrics.episodes import Episode
-from cuemark.progress import Bar
+from cuemark.progress import Bar, say
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, chance, cuts, moments, space_of
+from cuemark.video import find_videos
 
 __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_features", "by_name", "load",
            "localize", "localize_all", "localize_features", "names_by"]
@@ -76,14 +78,14 @@ class Similarity:
                              f"{folder.meta.get('weights')}, not of {self.name} ({self.encoder.weights}); name the "
                              "encoder that made them.")
 
-    def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
-                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, early: bool = False, urls: bool = False
-                 ) -> Iterator[Answer]:
+    def localize(self, videos: Videos, queries: Sequence[str] | Mapping[str, Sequence[str]] = (),
+                 classes: Sequence[str] = (), examples: Sequence[str | Shown] = (), *, least: float = 0.0,
+                 early: bool = False, urls: bool = False) -> Iterator[Answer]:
         """When is a video most like these sentences? As :meth:`cuemark.localizers.trained.TrainedLocalizer.localize`.
 
         Args:
             videos, early, urls: see there. Early answers know changes of shot only from what features show of them.
-            queries: sentences.
+            queries: sentences; or of each video, by its name, its own.
             classes: names, which are asked for in the words the encoder was trained with; segments carry them as
                 ``label``.
             examples: none.
@@ -98,13 +100,13 @@ class Similarity:
             ModelError: what reads sentences is not here.
             VideoError: see there.
         """
-        asked = self.asks(queries, classes, examples)
+        asked, own = asking(self.asks, queries, classes, examples)
         within("least", least, 0, 1)
 
         def look(name: str, path: Path) -> Iterator[Answer]:
             for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
                 shots = {name: cuts(path)} if whole else None
-                for answer in self.answers({name: seen}, {name: asked}, shots, least)[name]:
+                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, shots, least)[name]:
                     yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
@@ -180,7 +182,8 @@ def load(source: str | Path, device: torch.device | str = "cpu", ensemble: Ensem
             or its name (``clip-b16``, ``clip:`` and a model of the hub: :func:`cuemark.encoders.weights.load`).
         ensemble: see :attr:`TrainedLocalizer.ensemble`.
         shortlist: of the classes that one with an open vocabulary is asked for by their names, it is asked only for the
-            so many that a video looks most like (:attr:`cuemark.localizers.unloc.Config.top`).
+            so many that a video looks most like (:attr:`cuemark.localizers.unloc.Config.top`); it says so where the
+            localizer did not learn that.
         text: without training: what reads sentences, where the encoder does not say it
             (:func:`cuemark.similarity.space_of`).
 
@@ -198,6 +201,12 @@ def load(source: str | Path, device: torch.device | str = "cpu", ensemble: Ensem
             if model.network.asked != "text":
                 raise CallError(f"this {model.name} is not asked for classes by their names, so there is nothing to "
                                 "make a shortlist of.")
+            if ensemble == "outputs":
+                raise CallError("each of the 28 prompts would make another shortlist; average their embeddings with it "
+                                "(--prompts embeddings), or leave the shortlist out.")
+            if not model.likens:
+                say(f"a shortlist of this {model.name} is little better than drawn: it did not learn which classes a "
+                    "video looks like; train it with options.similarity_weight=0.3, or leave the shortlist out")
             model.network.config = replace(model.network.config, top=shortlist)
         return model
     encoder = weights.load(source)
@@ -281,7 +290,7 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
         only: these videos, where they are there.
         queries: see :meth:`TrainedLocalizer.localize`; the same sentences of every video.
         examples, classes, least: see there.
-        truth: to what is asked sentences: each video is asked its own of these.
+        truth: to what is asked sentences: each video is asked its own of these (of raw videos: :func:`localize_truth`).
         proposals: to a localizer that judges them, where it has no proposer inside.
         names: what names the segments of a localizer that names none (:func:`names_by`).
 
@@ -291,9 +300,8 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
     """
     model.fits(folder)
     chosen = list(folder) if only is None else [v for v in only if v in folder]
-    sentences = isinstance(model, Similarity) or retrieves(model.network)
     asked: Mapping[str, Sequence[Question]]
-    if truth is not None and sentences and not queries and not classes:
+    if truth is not None and _reads(model) and not queries and not classes:
         chosen = [vid for vid in chosen if vid in truth]
         asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
     else:
@@ -307,6 +315,33 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
     else:
         found = model.answers(features, asked, proposals=proposals, names=names, least=least)
     return [answer for answers in found.values() for answer in answers]
+
+
+def localize_truth(videos: str | Path, model: Model, truth: Truth, queries: Sequence[str] = (),
+                   classes: Sequence[str] = (), examples: Sequence[str | Shown] = (), **how: Any) -> Iterator[Answer]:
+    """``model.localize`` on the videos of a truth, which lie in a folder: each is asked its own sentences, if any are.
+
+    Args:
+        videos: the folder; files are found by their names (:func:`cuemark.video.find_videos`).
+        queries, classes, examples, how: see :meth:`TrainedLocalizer.localize`; where there are sentences or classes,
+            every video is asked these.
+
+    Raises:
+        VideoError: there is no such folder, or no video of the truth in it.
+        ModelError, CallError: see :meth:`TrainedLocalizer.localize`.
+    """
+    own = {vid: list(dict.fromkeys(s.sentence for s in v.annotations if s.sentence)) for vid, v in truth.items()}
+    reads = _reads(model) and not queries and not classes
+    found = find_videos(videos, [vid for vid in truth if own[vid] or not reads])
+    if not found:
+        raise VideoError(f"'{videos}' holds none of the truth's videos{' that have sentences' * reads}; name the "
+                         "folder whose files are called as they are.")
+    return model.localize(found, {vid: own[vid] for vid in found} if reads else queries, classes, examples, **how)
+
+
+def _reads(model: Model) -> bool:
+    """Whether it is asked sentences."""
+    return isinstance(model, Similarity) or retrieves(model.network)
 
 
 def localize_features(folder: FeatureFolder, model: Model, only: Sequence[str] | None = None, *,

@@ -528,9 +528,10 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         In which words it is asked for a class: the first of 28 prompts, or all, averaging the outputs (28 times the
         work) or the embeddings (no more work).
     shortlist
-        Ask only for the so many classes that each video looks most like to its encoder.
+        Ask only for the so many classes and sentences that each video looks most like, of a localizer that learned
+        which these are (options.similarity_weight=0.3 in training) or that has the two towers of a CLIP.
     truth
-        Of a features folder: take the videos of this truth file, and ask each its own sentences.
+        Of a features folder, or a folder of videos: take those of this truth file, and ask each its own sentences.
     subset
         Take only these splits of the truth.
     proposals
@@ -566,7 +567,7 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     from cuemark.conversion import predictions_of, truth_of
     from cuemark.extraction import chosen
     from cuemark.feature_folder import MANIFEST, FeatureFolder
-    from cuemark.localization import Similarity, answer_features, load, names_by
+    from cuemark.localization import Similarity, TrainedLocalizer, answer_features, load, localize_truth, names_by
     from cuemark.segments import Predictions, predictions_json, write_predictions
     from cuemark.segments import subset as part
 
@@ -593,28 +594,34 @@ def localize(videos: list[str], *, model: str, query: Several = None,
                                   truth=known, proposals=None if proposals is None else predictions_of(proposals),
                                   **asked)
     else:
-        for name, value in (("truth", truth), ("proposals", proposals)):
-            if value is not None:
-                raise CallError(f"--{name} goes with a features folder; these are videos.")
-        answers = trained.localize(videos[0] if board else videos, urls=urls, early=board if early is None else early,
-                                   **asked)
+        if proposals is not None:
+            raise CallError("--proposals goes with a features folder; these are videos.")
+        if truth is None:
+            answers = trained.localize(videos[0] if board else videos, urls=urls,
+                                       early=board if early is None else early, **asked)
+        elif len(videos) > 1:
+            raise CallError("--truth finds its videos in one folder; give that alone.")
+        else:
+            known = truth_of(truth)
+            answers = localize_truth(videos[0], trained, part(known, *subset) if subset else known, **asked,
+                                     early=bool(early))
     told: dict[str, Any] = {}
     if isinstance(trained, Similarity):
         told["without_training"] = trained.name
         say(f"training-free, by what {trained.name} finds alike: no localizer was trained; a score is how much more "
             "like the sentence a stretch is than the rest of its video, and ranks the answers to one sentence")
-    elif (link := trained.link(told_by)) is not None:
-        told["calibration"] = asdict(link)
     found: Predictions = {}
     failed: dict[str, str] = {}
     absent: dict[str, list[str]] = {}
-    shown = partial(_shown, top=top, calibrated="calibration" in told)
+    shown = partial(_shown, top=top, likely=isinstance(trained, TrainedLocalizer))
     held: list[Answer] = []
     for answer in _whole(answers, console, shown, board, json):
         if answer.failed is not None:
             failed[answer.video] = answer.failed
             continue
         found.setdefault(answer.video, []).extend(answer.segments)
+        if answer.sure is not None and isinstance(trained, TrainedLocalizer) and trained.calibration is not None:
+            told["calibration"] = asdict(trained.calibration)
         if answer.absent:
             absent.setdefault(answer.video, []).extend(answer.absent)
         if out is not None:
@@ -664,10 +671,11 @@ def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def _shown(answer: Answer, top: int, calibrated: bool) -> Group:
-    """What a person reads of it."""
+def _shown(answer: Answer, top: int, likely: bool) -> Group:
+    """What a person reads of it; ``likely``: what is sure in it is a probability, not how far it stands out."""
     from cuemark.segments import UNLABELLED
 
+    calibrated = likely and answer.sure is not None
     sentence = answer.asked[0] if len(answer.asked) == 1 else None
     title = answer.video if sentence is None else f"{answer.video}: {sentence}"
     sure = "" if answer.sure is None else f"the best is {100 * answer.sure:.0f} % likely right" if calibrated else (

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
+from typing import Any
 from urllib import request
 
 from cuemark import video
@@ -73,6 +74,14 @@ def sorted_out(video: str, asked: Sequence[Question], segments: Sequence[Segment
     parts += [((sentence,), [s for s in segments if s.query == sentence]) for sentence in sentences]
     return [Answer(video, name, tuple(s for s in part if (s.score or 0.0) >= least) if least else tuple(part),
                    max((s.score or 0.0 for s in part), default=0.0) if sure else None) for name, part in parts]
+
+
+def asking(asks: Callable[..., list[Question]], queries: Sequence[str] | Mapping[str, Sequence[str]],
+           classes: Sequence[str], examples: Sequence[Any]) -> tuple[list[Question], dict[str, list[Question]]]:
+    """What every video is asked; and, by their names, those that are asked sentences of their own."""
+    if isinstance(queries, Mapping):
+        return [], {name: asks(own, classes, examples) for name, own in queries.items()}
+    return asks(queries, classes, examples), {}
 
 
 def by_name(paths: Sequence[str | Path]) -> dict[str, Path]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from cuemark.batch import Batch, Examples, Localizer, Sentences
 from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
-from cuemark.localizers.frames import ids_of
+from cuemark.localizers.frames import Inputs, ids_of
 from cuemark.localizers.unloc import UnLoc
 from cuemark.nn.spans import Lengths, Piece, pieces, together
 from cuemark.segments import Predictions, Segment, Truth
@@ -303,7 +303,7 @@ def shown(support: Sequence[tuple[str, Segment]], features: Mapping[str, Feature
 def predict(network: Localizer, features: Mapping[str, Features], batch: int = 16, *,
             questions: Mapping[str, Sequence[Question]] | None = None, words: Words | None = None,
             prompts: Sequence[str] = PLAIN, proposals: Mapping[str, Sequence[Segment]] | None = None,
-            look: Callable[[Batch], Batch] | None = None, lengths: Lengths | None = None) -> Predictions:
+            look: Inputs | None = None, lengths: Lengths | None = None) -> Predictions:
     """The segments that a localizer finds in videos whose features are given; best first, in seconds.
 
     Every video is cut into the views the network wants; candidates of all views of a video (and question) are settled
@@ -386,14 +386,21 @@ def _close(question: Question, lengths: Lengths | None) -> Question:
 
 
 def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],
-             look: Callable[[Batch], Batch] | None, device: torch.device | str) -> list[list[Segment]]:
+             look: Inputs | None, device: torch.device | str) -> list[list[Segment]]:
     """What the network's mean output over ``prompts`` says."""
     if not any(question.named for row in rows for question in row.questions):
         prompts = prompts[:1]
     total: dict[str, Tensor] = {}
+    seen: Tensor | None = None
     for prompt in prompts:
         batch = collate(rows, words, (prompt,))
-        batch = (batch if look is None else look(batch)).to(device)
+        if look is not None:
+            batch = look(batch) if seen is None else look.with_tokens(replace(batch, features=seen))
+        batch = batch.to(device)
+        image = getattr(network, "image", None)
+        if image is not None and batch.frames is not None and len(prompts) > 1:  # whatever is said, they look the same
+            seen = image(batch.frames)
+            batch = replace(batch, features=seen, frames=None)
         out = network(batch)
         total = {name: total[name] + out[name] if total else out[name] for name in out}
     mean = {name: tensor / len(prompts) for name, tensor in total.items()} if len(prompts) > 1 else total

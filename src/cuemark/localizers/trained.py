@@ -27,7 +27,7 @@ from cuemark.extraction import ExtractConfig, features_of, growing
 from cuemark.feature_folder import USUAL, FeatureFolder
 from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS, RELEASED, build
-from cuemark.localizers.answers import Answer, Videos, in_turn, sorted_out
+from cuemark.localizers.answers import Answer, Videos, asking, in_turn, sorted_out
 from cuemark.localizers.calibration import Calibration
 from cuemark.localizers.classify import name_predictions
 from cuemark.localizers.frames import Footage, Inputs, house, towers_in
@@ -37,7 +37,7 @@ from cuemark.localizers.unloc import UnLoc
 from cuemark.nn.spans import Lengths
 from cuemark.segments import Predictions, Segment
 from cuemark.settings import build as build_settings
-from cuemark.text import ACTION_PROMPTS, TextEncoder, prompted, words_of
+from cuemark.text import ACTION_PROMPTS, TextEncoder, folder_of, model_kind, prompted, words_of
 
 Ensemble = Literal["first", "outputs", "embeddings"]
 Names = Callable[[Mapping[str, Features]], Mapping[str, Mapping[str, float]]]
@@ -102,6 +102,19 @@ class TrainedLocalizer:
         return self.network.classes
 
     @property
+    def likens(self) -> bool:
+        """Whether it knows which questions a video looks like (:attr:`cuemark.localizers.unloc.Config.top`): it learned
+        that, or a CLIP reads.
+
+        Raises:
+            ModelError: what reads is not here.
+        """
+        if not isinstance(self.network, UnLoc):
+            return False
+        return self.network.config.similarity_weight > 0 or (
+            self.text is not None and not self.text.endswith(".txt") and model_kind(folder_of(self.text)) == "clip")
+
+    @property
     def extraction(self) -> ExtractConfig:
         """How the features it was trained on were made; those of a raw video are made so too."""
         return ExtractConfig.of(self.features)
@@ -138,9 +151,9 @@ class TrainedLocalizer:
 
     # ------------------------------------------------------------------ the verb
 
-    def localize(self, videos: Videos, queries: Sequence[str] = (), classes: Sequence[str] = (),
-                 examples: Sequence[str | Shown] = (), *, least: float = 0.0, early: bool = False, urls: bool = False,
-                 names: Names | None = None) -> Iterator[Answer]:
+    def localize(self, videos: Videos, queries: Sequence[str] | Mapping[str, Sequence[str]] = (),
+                 classes: Sequence[str] = (), examples: Sequence[str | Shown] = (), *, least: float = 0.0,
+                 early: bool = False, urls: bool = False, names: Names | None = None) -> Iterator[Answer]:
         """When does it happen in these videos?
 
         >>> for answer in model.localize("films/", queries=["a dog jumps"], least=0.1):  # doctest: +SKIP
@@ -153,7 +166,7 @@ class TrainedLocalizer:
 
         Args:
             videos: files, folders of them (at any depth), or both; files under names of one's own; addresses.
-            queries: sentences, to a localizer that is asked any.
+            queries: sentences, to a localizer that is asked any; or of each video, by its name, its own.
             classes: names of what to find, to one with an open vocabulary; by default those it was trained on.
             examples: ``"clip.mp4:3-7"``: what to find more of, to one that is shown examples.
             least: how likely a segment has to be right for it to be said, 0 to 1.
@@ -166,7 +179,7 @@ class TrainedLocalizer:
         Returns:
             Segments in seconds, best first. Their ``score`` is the probability that the segment is right, as far as
             footage is like that of the validation (:mod:`cuemark.localizers.calibration`), where the localizer is
-            calibrated and says its own names in its first words (:attr:`ensemble`); otherwise it only ranks.
+            calibrated, and is asked what it learned (:meth:`link`); otherwise it only ranks.
 
         Raises:
             ModelError: the checkpoint holds no encoder.
@@ -176,17 +189,19 @@ class TrainedLocalizer:
                 of several, its answer says so, and the rest goes on.
         """
         self._looks()
-        self._ranks(least, names)
-        asked = self.asks(queries, classes, examples)
+        asked, own = asking(self.asks, queries, classes, examples)
+        for questions in (asked, *own.values()):
+            self._ranks(least, names, questions)
 
         def look(name: str, path: Path) -> Iterator[Answer]:
             if self.clip is not None:  # an image tower inside looks at the frames itself
                 footage = Footage({name: path}, self.clip)
-                yield from self.answers(footage.clocks(), {name: asked}, footage=footage, least=least)[name]
+                yield from self.answers(footage.clocks(), {name: own.get(name, asked)}, footage=footage,
+                                        least=least)[name]
                 return
             assert self.encoder is not None
             for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
-                for answer in self.answers({name: seen}, {name: asked}, names=names, least=least)[name]:
+                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, names=names, least=least)[name]:
                     yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
@@ -206,8 +221,8 @@ class TrainedLocalizer:
             if not queries and not classes and retrieves(self.network):
                 raise CallError(f"this {self.name} was trained to find sentences; ask it one (--query), or for classes "
                                 "(--classes).")
-            return [*(Question(label=name) for name in classes or (() if queries else self.classes)),
-                    *(Question(query) for query in queries)]
+            return [*(Question(label=name) for name in dict.fromkeys(classes or (() if queries else self.classes))),
+                    *(Question(query) for query in dict.fromkeys(queries))]
         if classes:
             raise CallError(f"this {self.name} cannot be asked for classes by their names; train an unloc for that.")
         if queries and kind != "sentence":
@@ -250,24 +265,31 @@ class TrainedLocalizer:
         Raises:
             CallError, DataError, ModelError: see :meth:`predict`, :meth:`localize` and ``names``.
         """
-        self._ranks(least, names)
+        for questions in asked.values():
+            self._ranks(least, names, questions)
         found = self.predict(features, asked, proposals, footage)
         if names is not None:
             found = name_predictions(found, names(features))
-        link = self.link(names)
-        if link is not None:
-            found = {vid: link.applied(segments) for vid, segments in found.items()}
-        return {vid: sorted_out(vid, asked.get(vid, ()), segments, link is not None, least)
-                for vid, segments in found.items()}
+        answers = {}
+        for vid, segments in found.items():
+            link = self.link(names, asked.get(vid, ()))
+            answers[vid] = sorted_out(vid, asked.get(vid, ()), segments if link is None else link.applied(segments),
+                                      link is not None, least)
+        return answers
 
-    def link(self, names: Names | None = None) -> Calibration | None:
-        """What makes probabilities of its scores, where they are made as those of the validation were."""
-        return self.calibration if names is None and self.ensemble == "first" else None
+    def link(self, names: Names | None = None, asked: Sequence[Question] = ()) -> Calibration | None:
+        """What makes probabilities of its scores, where they are made as those of the validation were: it is asked what
+        it learned, the names of its classes or sentences of any kind, and says its own names in its first words."""
+        own = names is None and self.ensemble == "first"
+        if self.network.asked == "text":
+            sentences = retrieves(self.network)
+            own = own and all(q.named != sentences and (sentences or q.label in self.classes) for q in asked)
+        return self.calibration if own else None
 
-    def _ranks(self, least: float, names: Names | None) -> None:
+    def _ranks(self, least: float, names: Names | None, asked: Sequence[Question]) -> None:
         within("least", least, 0, 1)
-        if least and self.link(names) is None:
-            other = " for other names or prompts than its own" if self.calibration is not None else ""
+        if least and self.link(names, asked) is None:
+            other = " for other names, questions or prompts than its own" if self.calibration is not None else ""
             raise CallError(f"this {self.name} is not calibrated{other}, so its scores only rank, and none of them is "
                             "too low; leave least (--least) out.")
 
