@@ -33,7 +33,8 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import CLIPConfig, CLIPModel
-from world_localizers import named
+from world_localizers import named, table
+from world_pretraining import folder_of
 
 from cuemark import folders
 from cuemark.datasets.world import WorldConfig, make
@@ -81,17 +82,14 @@ def main() -> None:
             if one(arguments.out / f"seed{seed}", name, seed, arguments):
                 left.remove((name, seed))
         time.sleep(5 if left else 0)  # another process has the rest
-    table({name: [read_json(row_of(arguments.out / f"seed{seed}", name) / "scores.json", "scores")
-                  for seed in arguments.seeds] for name in arguments.rows})
-
-
-def row_of(out: Path, name: str) -> Path:
-    return out / "towers" / name.replace(", ", "_")
+    rows = {name: [read_json(folder_of(arguments.out / f"seed{seed}" / "towers", name) / "scores.json", "scores")
+                   for seed in arguments.seeds] for name in arguments.rows}
+    table(rows, list(dict.fromkeys(key for runs in rows.values() for key in runs[0])))
 
 
 def one(out: Path, name: str, seed: int, arguments: argparse.Namespace) -> bool:
     """Whether this row of this seed is done now; False: somebody else is at work on this seed."""
-    path = row_of(out, name) / "scores.json"
+    path = folder_of(out / "towers", name) / "scores.json"
     if path.exists():
         return True
     try:
@@ -105,15 +103,6 @@ def one(out: Path, name: str, seed: int, arguments: argparse.Namespace) -> bool:
             raise
         return False
     return True
-
-
-def table(rows: dict[str, list[dict[str, float]]]) -> None:
-    keys = list(dict.fromkeys(key for found in rows.values() for key in found[0]))
-    print("\n| | " + " | ".join(keys) + " |\n|---|" + "---:|" * len(keys))
-    for name, found in rows.items():
-        values = {key: np.array([row[key] for row in found]) for key in keys if key in found[0]}
-        print(f"| {name} | " + " | ".join(f"{values[key].mean():.1f} ± {values[key].std(ddof=len(found) > 1):.1f}"
-                                          if key in values else "–" for key in keys) + " |")
 
 
 def drawn(out: Path, seed: int, videos: dict[str, Any], quick: bool) -> Path:
@@ -137,7 +126,7 @@ def measure(out: Path, name: str, seed: int, arguments: argparse.Namespace) -> d
             write_json(before / "scores.json", recognized(before, read_truth(world / "truth.json"), fresh))
         scores |= read_json(before / "scores.json", "scores")
         changes["start"] = str(before / LOCALIZER_FILE)
-    run = row_of(out, name)
+    run = folder_of(out / "towers", name)
     changes |= SEGMENTS | {"options.freeze_image": frozen}
     scores["training, s"] = learnt(run, "world_unloc_segment", changes, arguments.set)
     truth, model = read_truth(world / "truth.json"), TrainedLocalizer.load(run / LOCALIZER_FILE)

@@ -763,6 +763,9 @@ def test_a_shortlist_is_of_one_that_knows_what_a_video_looks_like(tmp_path, caps
         assert ("little better than drawn" in capsys.readouterr().err) == warned
     with pytest.raises(CallError, match="--prompts embeddings"):
         load(tmp_path / "learnt.safetensors", shortlist=1, ensemble="outputs")
+    small_unloc(text="minilm", similarity_weight=0.3, top=1).save(tmp_path / "short.safetensors")
+    with pytest.raises(CallError, match="--prompts embeddings"):
+        load(tmp_path / "short.safetensors", ensemble="outputs")
 
 
 def test_other_localizers_are_not_asked_for_classes(model, tmp_path):

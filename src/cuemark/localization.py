@@ -35,7 +35,7 @@ from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, chanc
 from cuemark.video import find_videos
 
 __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_features", "by_name", "load",
-           "localize", "localize_all", "localize_features", "names_by"]
+           "localize", "localize_all", "localize_features", "localize_truth", "names_by"]
 
 
 @dataclass
@@ -181,7 +181,7 @@ def load(source: str | Path, device: torch.device | str = "cpu", ensemble: Ensem
         source: a localizer's checkpoint; an encoder's that CLAP has trained; a CLIP's folder in transformers' layout,
             or its name (``clip-b16``, ``clip:`` and a model of the hub: :func:`cuemark.encoders.weights.load`).
         ensemble: see :attr:`TrainedLocalizer.ensemble`.
-        shortlist: of the classes that one with an open vocabulary is asked for by their names, it is asked only for the
+        shortlist: of the classes and sentences that one with an open vocabulary is asked for, it is asked only for the
             so many that a video looks most like (:attr:`cuemark.localizers.unloc.Config.top`); it says so where the
             localizer did not learn that.
         text: without training: what reads sentences, where the encoder does not say it
@@ -201,13 +201,13 @@ def load(source: str | Path, device: torch.device | str = "cpu", ensemble: Ensem
             if model.network.asked != "text":
                 raise CallError(f"this {model.name} is not asked for classes by their names, so there is nothing to "
                                 "make a shortlist of.")
-            if ensemble == "outputs":
-                raise CallError("each of the 28 prompts would make another shortlist; average their embeddings with it "
-                                "(--prompts embeddings), or leave the shortlist out.")
             if not model.likens:
                 say(f"a shortlist of this {model.name} is little better than drawn: it did not learn which classes a "
                     "video looks like; train it with options.similarity_weight=0.3, or leave the shortlist out")
             model.network.config = replace(model.network.config, top=shortlist)
+        if ensemble == "outputs" and model.network.asked == "text" and model.network.config.top:
+            raise CallError("each of the 28 prompts would make another shortlist; average their embeddings with it "
+                            "(--prompts embeddings), or leave the shortlist out.")
         return model
     encoder = weights.load(source)
     if ensemble != "first" or shortlist is not None:
@@ -330,7 +330,7 @@ def localize_truth(videos: str | Path, model: Model, truth: Truth, queries: Sequ
         VideoError: there is no such folder, or no video of the truth in it.
         ModelError, CallError: see :meth:`TrainedLocalizer.localize`.
     """
-    own = {vid: list(dict.fromkeys(s.sentence for s in v.annotations if s.sentence)) for vid, v in truth.items()}
+    own = {vid: [str(question.query) for question, _ in questions_of(v.annotations)] for vid, v in truth.items()}
     reads = _reads(model) and not queries and not classes
     found = find_videos(videos, [vid for vid in truth if own[vid] or not reads])
     if not found:

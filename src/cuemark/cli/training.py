@@ -583,28 +583,26 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     asked: dict[str, Any] = {"queries": query or (), "examples": examples_ or (), "classes": asked_for, "least": least}
     if told_by is not None:
         asked["names"] = told_by
+    known = None if truth is None else truth_of(truth)
+    if known is not None and subset:
+        known = part(known, *subset)
     answers: Iterable[Answer]
     if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
         if early:
             raise CallError("--early goes with videos; features are looked at at once.")
-        known = None if truth is None else truth_of(truth)
-        if known is not None and subset:
-            known = part(known, *subset)
         answers = answer_features(FeatureFolder.open(videos[0]), trained, None if known is None else list(known),
                                   truth=known, proposals=None if proposals is None else predictions_of(proposals),
                                   **asked)
     else:
         if proposals is not None:
             raise CallError("--proposals goes with a features folder; these are videos.")
-        if truth is None:
+        if known is None:
             answers = trained.localize(videos[0] if board else videos, urls=urls,
                                        early=board if early is None else early, **asked)
         elif len(videos) > 1:
             raise CallError("--truth finds its videos in one folder; give that alone.")
         else:
-            known = truth_of(truth)
-            answers = localize_truth(videos[0], trained, part(known, *subset) if subset else known, **asked,
-                                     early=bool(early))
+            answers = localize_truth(videos[0], trained, known, early=bool(early), **asked)
     told: dict[str, Any] = {}
     if isinstance(trained, Similarity):
         told["without_training"] = trained.name
@@ -613,15 +611,16 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     found: Predictions = {}
     failed: dict[str, str] = {}
     absent: dict[str, list[str]] = {}
-    shown = partial(_shown, top=top, likely=isinstance(trained, TrainedLocalizer))
+    link = trained.calibration if isinstance(trained, TrainedLocalizer) else None
+    shown = partial(_shown, top=top, likely=link is not None)
     held: list[Answer] = []
     for answer in _whole(answers, console, shown, board, json):
         if answer.failed is not None:
             failed[answer.video] = answer.failed
             continue
         found.setdefault(answer.video, []).extend(answer.segments)
-        if answer.sure is not None and isinstance(trained, TrainedLocalizer) and trained.calibration is not None:
-            told["calibration"] = asdict(trained.calibration)
+        if link is not None and answer.sure is not None:
+            told["calibration"] = asdict(link)
         if answer.absent:
             absent.setdefault(answer.video, []).extend(answer.absent)
         if out is not None:
