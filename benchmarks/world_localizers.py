@@ -14,11 +14,13 @@ features by its world recipe with that seed; validation videos choose its weight
   first answer is one of the video's moments, "never reads" the recall of one that always is and draws which; "chosen",
   where there is a choice, how often one that is any is the asked one, and how often a draw would be; "there or
   not" how often a sentence of the video has a better first answer than one of another video with other motions (50:
-  never reads).
-- one with an open vocabulary is asked for the trained classes by their names, and of the novel videos for the novel
-  classes, whose names it never read. Its floor there knows no text either: the stretches that match most of training,
-  under every novel class alike. One that learned which classes a video looks like is also asked for a shortlist alone.
-- one that labels frames: the share of frames labelled right, 10 a second, and their mAP; floor: nothing happens.
+  never reads); "highlight" ranks stretches of half a second by its saliency.
+- one with an open vocabulary is asked for the trained classes by their names, and in 240 videos of a world of its own
+  for the novel classes, whose names it never read. Its floor there knows no text either: the stretches that match most
+  of training, under every novel class alike; a stricter one gives each name the same network's answers to another.
+  One that learned which classes a video looks like is also asked for a shortlist alone.
+- one that labels frames: the share of frames labelled right, 10 a second, and their mAP, by the answered segments and
+  by the score of every class at every frame (saliency); floor: nothing happens.
 - shown examples: average mAP and mAP at 0.5 over one-way episodes drawn from the novel videos, whose classes occur in
   no other, and, for comparison, of trained classes (examples from training videos). Floor: the stretches that match
   most of training, under the class that is looked for.
@@ -57,17 +59,20 @@ from cuemark.datasets.world import WorldConfig, make
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CuemarkError
 from cuemark.feature_folder import FeatureFolder
-from cuemark.grid import Features
+from cuemark.grid import Features, Grid
 from cuemark.localizers import LOCALIZERS
 from cuemark.localizers.questions import Question, questions_of, shown
 from cuemark.localizers.trained import TrainedLocalizer
+from cuemark.metrics.bootstrap import draws
 from cuemark.metrics.detection import detection
 from cuemark.metrics.episodes import draw, episodes
 from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import MEETS, grounding
+from cuemark.metrics.highlights import highlights
 from cuemark.metrics.proposals import proposals
 from cuemark.recipe import Recipe, load_recipe
 from cuemark.segments import (
+    Moments,
     Predictions,
     Segment,
     Truth,
@@ -75,6 +80,7 @@ from cuemark.segments import (
     read_json,
     read_truth,
     subset,
+    times,
     write_json,
 )
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, train
@@ -104,7 +110,11 @@ ABLATIONS: dict[str, tuple[str, list[str]]] = {
 """Name -> (recipe ``world_<…>``, changes of it): what tables 1 to 4 of UnLoc's paper ask and needs no real towers."""
 SENTENCES = {"trimmed": 0, "training": 640}
 """Videos of the world of those that are asked sentences."""
+NOVEL = {**dict.fromkeys(VIDEOS, 0), "novel": 240}
+"""Videos of the world of novel classes."""
 SHORTLISTS = (2, 5)
+CLIP = 0.5
+"""Seconds of a stretch that is a highlight or none."""
 BUSY = 3
 """Exit status of a process that found another one at its work."""
 QUICK = {"optim.steps": 6, "validate_every": 3}
@@ -190,6 +200,11 @@ def measure(name: str, seed: int, folder: Path, arguments: argparse.Namespace) -
     model = TrainedLocalizer.load(folder / LOCALIZER_FILE)
     seen = {vid: features[vid] for vid in truth if vid in features}
     scored, novel = subset(truth, arguments.subset), subset(truth, "novel")
+    if kind_of(name) == "names" and not arguments.quick:
+        more = make(replace(WorldConfig(), seed=4000 + seed, **NOVEL), out / "world of novel classes", workers=1)
+        features_of(made, more, encoder, out="features of novel classes")
+        novel = more.truth
+        seen |= FeatureFolder.open(made / "features of novel classes")
     training = subset(truth, "training")
     scores, took = SCORES[kind_of(name)](
         model, seen, training, scored, novel, arguments.draws, seed)
@@ -250,12 +265,33 @@ def by_names(model: TrainedLocalizer, seen: dict[str, Features], training: Truth
     if novel and config.fusion != "none":
         labels = labels_of(novel)
         common = floors.covering(floors.relative(training)[0], 100, np.linspace(0.5, 0.95, 10).tolist())
-        mine = detection(novel, model.predict({vid: seen[vid] for vid in novel}, named(labels, novel)))
-        floor = detection(novel, {vid: floors.boxes(common, video.duration, labels) for vid, video in novel.items()})
-        for key, score in (("{}", mine), ("{}, floor", floor)):
+        found = model.predict({vid: seen[vid] for vid in novel}, named(labels, novel))
+        blind = {vid: floors.boxes(common, video.duration, labels) for vid, video in novel.items()}
+        for key, answers in (("{}", found), ("{}, floor", blind)):
+            score = detection(novel, answers)
             scores[f"{key.format('average mAP')}, novel"] = 100 * score.average
             scores[f"{key.format('mAP@0.5')}, novel"] = 100 * float(score.map[0])
+        rounds = [dict(zip(labels, [*labels[k:], *labels[:k]], strict=True)) for k in range(1, len(labels))]
+        exchanged = [{vid: [replace(s, label=other[str(s.label)]) for s in segments] for vid, segments in found.items()}
+                     for other in rounds]
+        scores["names exchanged, novel"] = 100 * float(np.mean([detection(novel, one).average for one in exchanged]))
+        for what, others in (("the floor", [blind]), ("exchanged names", exchanged)):
+            low, high = gain(novel, found, others)
+            scores |= {f"above {what}, from, novel": low, f"above {what}, to, novel": high}
     return scores, took
+
+
+def gain(truth: Truth, found: Predictions, others: Sequence[Predictions]) -> tuple[float, float]:
+    """The 95 % interval, over draws of videos, of how much more average mAP answers have than others on average."""
+    mine, *theirs = (detection(truth, one) for one in (found, *others))
+    name = next(name for name in mine.figures() if name.startswith("average"))
+
+    def more(weights: np.ndarray | None = None) -> float:
+        return mine.figures(weights)[name] - float(np.mean([score.figures(weights)[name] for score in theirs]))
+
+    drawn = np.array([more(weights) for weights in draws(len(truth), 1000)])
+    low, high = np.nanpercentile(drawn, [2.5, 97.5]) + more() - np.nanmean(drawn)
+    return float(low), float(high)
 
 
 def named(labels: Sequence[str], truth: Truth) -> dict[str, list[Question]]:
@@ -265,12 +301,16 @@ def named(labels: Sequence[str], truth: Truth) -> dict[str, list[Question]]:
 def by_frames(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, scored: Truth, novel: Truth,
               draws: int, seed: int) -> tuple[dict[str, float], float]:
     began = time.perf_counter()
-    found = model.predict({vid: seen[vid] for vid in scored}, named(model.classes, scored))
+    told = {vid: answer for vid, (answer,) in model.answers(
+        {vid: seen[vid] for vid in scored}, named(model.classes, scored), every=0.1).items()}
     took = (time.perf_counter() - began) / hours(scored)
     scores = {}
+    found: Predictions = {vid: list(answer.segments) for vid, answer in told.items()}
     for key, answers in (("{}", found), ("{}, floor", {vid: [] for vid in scored})):
         figures = frames(scored, answers, 10.0).figures()
         scores |= {key.format(name): figures[name] for name in ("accuracy", "frame mAP", "edit", "F1@50")}
+    said = {vid: answer.saliency for vid, answer in told.items() if answer.saliency is not None}
+    scores["frame mAP, every class"] = frames(scored, found, 10.0, saliency=said).figures()["frame mAP"]
     return scores, took
 
 
@@ -307,7 +347,39 @@ def by_sentences(model: TrainedLocalizer, seen: dict[str, Features], training: T
         mine, floor = of_sentences(truth, found), of_sentences(truth, floors.answers(common, truth))
         scores |= {name + part: value for name, value in (mine | floor_of(floor)).items()}
         scores |= {name + part: value for name, value in reading(model, seen, truth, found).items()}
+        if model.salient:
+            scores |= {name + part: value for name, value in highlighted(model, seen, training, truth, asked).items()}
     return scores, spent / length
+
+
+def highlighted(model: TrainedLocalizer, seen: dict[str, Features], training: Truth, truth: Truth,
+                asked: dict[str, list[Question]]) -> dict[str, float]:
+    """mAP and HIT@1 of stretches of half a second as QVHighlights counts them: good is what a moment covers half of."""
+    told = model.answers({vid: seen[vid] for vid in truth}, asked, every=CLIP)
+    said = {(vid, answer.asked[0]): answer.saliency for vid, answers in told.items() for answer in answers}
+    real, found = rated(truth), []
+    for m in real:
+        curve = said[m.video, m.query]
+        assert curve is not None
+        found.append(replace(m, saliency=curve.data[:, 0], clips=None, windows=(replace(m.windows[0], score=1.0),)))
+    scores = {}
+    for key, answers in (("highlight {}", found), ("highlight {}, floor", floors.highlights(rated(training), real))):
+        figures = highlights(real, answers).figures()
+        scores |= {key.format(name): figures[f"HL-min-VeryGood-{figure}"]
+                   for name, figure in (("mAP", "mAP"), ("HIT@1", "Hit1"))}
+    return scores
+
+
+def rated(truth: Truth) -> list[Moments]:
+    """The sentences of a truth as those of QVHighlights."""
+    rows = []
+    for vid, video in truth.items():
+        grid = Grid(0.0, CLIP, int(video.duration / CLIP), CLIP)
+        for question, moments in questions_of(video.annotations):
+            good = grid.covered(times(moments)) >= 0.5
+            rows.append(Moments(str(len(rows)), vid, str(question.query), tuple(moments), video.duration,
+                                4.0 * good[:, None], np.arange(grid.count), CLIP))
+    return rows
 
 
 def reading(model: TrainedLocalizer, seen: dict[str, Features], truth: Truth, found: Predictions) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """UnLoc from frames on the built-in world: is an image tower better tuned or frozen, and what is pre-training worth?
 
-Method: table 4 of UnLoc's paper for action segmentation, small. A small CLIP with random weights gives the image tower
-(patches of 8, 48 wide, three layers, the mean of patches); MiniLM reads names, and stays as it is. For each seed:
+Method: table 4 of UnLoc's paper for action segmentation, small: the recipes world_unloc_clips and world_unloc_frames.
+The image tower begins with random weights (patches of 8, 48 wide, three layers, the mean of patches); MiniLM reads
+names, and stays as it is. For each seed:
 
-- a world is drawn that is easier than the usual one, for a transformer of single frames learns little else in minutes:
-  six motions, large actors that do nothing fast, a camera that stands still, and scenes that tell next to nothing.
+- a world is drawn that is easier than the usual one (WorldConfig.easy), for a transformer of single frames learns
+  little else in minutes.
 - pre-training as the paper describes it (a sigmoid for each class, image tower tuned, text frozen) on 3,000 trimmed
   clips. One frame tells no motion: the tower has to say where things are and how they look, and fusion what that means
   in a row. Scored: how often the likeliest class is right on 600 clips of another world; floor: the commonest class.
@@ -26,13 +27,10 @@ import argparse
 import json
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import CLIPConfig, CLIPModel
 from world_localizers import named, table
 from world_pretraining import folder_of
 
@@ -50,20 +48,8 @@ from cuemark.video import find_videos
 
 ROWS = {"pre-trained, frozen": (True, True), "pre-trained, tuned": (True, False), "scratch, tuned": (False, False)}
 """Name -> (begins with the pre-trained one, image tower frozen)."""
-WORLD = {"classes": ("bouncing", "circling", "hopping", "pulsing", "stretching", "swinging"), "held_out": (),
-         "quick": (1.4, 1.6), "narrow": (0.7, 0.8), "actor_size": (0.22, 0.28), "short_side": (40, 40),
-         "aspects": (1.0,),
-         "trimmed_length": (1.5, 2.0), "length": (6.0, 12.0), "instances": (1, 3), "two_classes": 1.0,
-         "trimmed_bias": 0.1, "scene_bias": 0.1, "distractors": 0.0, "camera": 0.0, "noise": 0.0, "sway": 0.0}
 VIDEOS = {"trimmed": 3000, "training": 400, "validation": 32, "testing": 96, "novel": 0}
 FRESH = {"trimmed": 600, "training": 0, "validation": 0, "testing": 0, "novel": 0}
-LOOKS = {"towers.pooling": "gap", "towers.fps": 15.0, "towers.short_side": 36, "towers.augment": "plain"}
-CLASSIFIES = {"options.task": "classify", "options.frames": 16, "options.pyramid": "none", "options.head_layers": 0,
-              "options.class_bias": -1.6, "options.negatives": 3, "data.train": ["trimmed"], "data.validate": [],
-              "optim.batch": 32, "optim.lr": 1e-3, "optim.steps": 3000}
-SEGMENTS = {"options.frames": 16, "options.span": "windows", "options.steps": [0.1125], "options.overlap": 0.0,
-            "optim.batch": 32, "optim.steps": 1200, "validate_every": 300}
-"""Windows at the rate of the clips: what was learnt of them is worth little at another."""
 
 
 def main() -> None:
@@ -108,27 +94,26 @@ def one(out: Path, name: str, seed: int, arguments: argparse.Namespace) -> bool:
 def drawn(out: Path, seed: int, videos: dict[str, Any], quick: bool) -> Path:
     if quick:
         videos = {name: min(n, 24) for name, n in videos.items()}
-    make(replace(WorldConfig(), seed=seed, **WORLD, **videos), out, workers=1)
+    make(WorldConfig.easy(seed=seed, **videos), out, workers=1)
     return out
 
 
 def measure(out: Path, name: str, seed: int, arguments: argparse.Namespace) -> dict[str, float]:
     begins, frozen = ROWS[name]
     world = drawn(out / "world of clips", 2000 + seed, VIDEOS, arguments.quick)
-    changes = {"data.truth": str(world / "truth.json"), "data.videos": str(world / "videos"),
-               "encoder.start": f"clip-gap:{made_clip(out / 'towers' / 'clip', seed)}", "seed": seed} | LOOKS
+    changes = {"data.truth": str(world / "truth.json"), "data.videos": str(world / "videos"), "seed": seed}
     scores: dict[str, float] = {}
     if begins:
         before = out / "towers" / "pre-trained"
-        scores["pre-training, s"] = learnt(before, "world_unloc", changes | CLASSIFIES, arguments.set)
+        scores["pre-training, s"] = learnt(before, "world_unloc_clips", changes, arguments.set)
         if not (before / "scores.json").exists():
             fresh = drawn(out / "world of fresh clips", 3000 + seed, FRESH, arguments.quick)
             write_json(before / "scores.json", recognized(before, read_truth(world / "truth.json"), fresh))
         scores |= read_json(before / "scores.json", "scores")
         changes["start"] = str(before / LOCALIZER_FILE)
     run = folder_of(out / "towers", name)
-    changes |= SEGMENTS | {"options.freeze_image": frozen}
-    scores["training, s"] = learnt(run, "world_unloc_segment", changes, arguments.set)
+    changes["options.freeze_image"] = frozen
+    scores["training, s"] = learnt(run, "world_unloc_frames", changes, arguments.set)
     truth, model = read_truth(world / "truth.json"), TrainedLocalizer.load(run / LOCALIZER_FILE)
     scored = subset(truth, "testing")
     for key, found in (("{}", answers(model, world, named(model.classes, scored), scored)),
@@ -160,22 +145,9 @@ def learnt(folder: Path, name: str, changes: dict[str, Any], said: list[str]) ->
     told = folder / "seconds.json"
     if not told.exists():
         began = time.perf_counter()
-        recipe = load_recipe(name, [*(f"{name}={json.dumps(value)}" for name, value in changes.items()), *said])
-        train(replace(recipe, data=replace(recipe.data, features=None)), folder)
+        train(load_recipe(name, [*(f"{key}={json.dumps(value)}" for key, value in changes.items()), *said]), folder)
         write_json(told, time.perf_counter() - began)
     return float(read_json(told, "seconds"))
-
-
-def made_clip(folder: Path, seed: int) -> Path:
-    """A CLIP's folder with random weights."""
-    if not (folder / "config.json").exists():
-        torch.manual_seed(seed)
-        vision = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-                  "image_size": 32, "patch_size": 8}
-        text = {"vocab_size": 16, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-                "num_attention_heads": 2, "max_position_embeddings": 8, "bos_token_id": 0, "eos_token_id": 1}
-        CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=48)).save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

@@ -110,6 +110,8 @@ SETTINGS = (
     ("Its network", "encoder.network", "encoders.resnet3d", "Config"),
     ("Its clips", "encoder.clip", "clips", "ClipConfig"),
     ("Which clips it learns from", "encoder.sampling", "clips", "Sampling"),
+    ("How a localizer looks at frames", "towers", "recipe", "Towers"),
+    ("An image tower of random weights", "towers.network", "encoders.clip", "Config"),
     ("The training", "optim", "loop", "Optim"),
     *((f"Options of {name}", "options", f"pretraining.{name}", "Config") for name in OBJECTIVES),
     *((f"Options of {name}", "options", f"localizers.{name}", "Config") for name in LOCALIZERS),

@@ -301,6 +301,56 @@ def test_floor_and_ceiling_are_explained(cuemark, desk):
     assert "ceiling: the truth itself" in said
 
 
+# ---------------------------------------------------------------------------------------------- zero-shot splits
+
+
+@pytest.fixture
+def splits(desk: Path) -> Path:
+    """Two splits of the desk's classes (s), each with its answers (a/0.json, a/1.json): right ones, and none."""
+    for part, names in (("train", ("jump", "run")), ("test", ("run", "jump"))):
+        for number, name in enumerate(names):
+            written(desk / "s" / part / f"split_{number}.list", f"{name}\n")
+    written(desk / "a" / "0.json", (desk / "p.json").read_text())
+    results_json(desk / "a" / "1.json", v1=[{"segment": [15, 16], "label": "jump", "score": 1}])
+    return desk
+
+
+def test_each_split_is_answered_by_a_file_of_its_own(cuemark, splits):
+    words = ["evaluate", "detection", "--truth", "t.json", "--zero-shot", "s", "--predictions"]
+    row = json.loads(cuemark(*words, "a/{split}.json", "--json").out)["figures"]["average mAP"]
+    assert (row["value"], row["ceiling"]) == (50, 100)
+    assert row["spread"] == pytest.approx(100 / 2 ** 0.5)
+    one = json.loads(cuemark(*words, "p.json", "--json").out)["figures"]["average mAP"]
+    assert (one["value"], one["spread"]) == (100, 0)
+    ended = cuemark(*words, "a/{split}.json", "--bootstrap", "20")
+    assert "± splits: standard deviation between the 2 splits." in ended.out
+    (line,) = [line for line in ended.out.splitlines() if "average mAP" in line]
+    assert [cell.strip() for cell in line.split("│")[1:4]] == ["average mAP", "50.00", "70.71"]
+    assert "1 predictions carry a label that is no unseen class of their split ('jump')" in " ".join(ended.out.split())
+    compared = cuemark("compare", "detection", "a/{split}.json", "p.json", "--truth", "t.json", "--zero-shot", "s",
+                       "--bootstrap", "20", "--json")
+    row = json.loads(compared.out)["figures"]["average mAP"]
+    assert (row["first"], row["second"]) == (50, 100)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+@pytest.mark.parametrize(("found", "folder", "status", "said"), [
+    ("a/{split}.json", None, 2, "{split} in 'a/{split}.json' is the number of a zero-shot split; name their folder"),
+    ("a/{fold}.json", "s", 1, "'a/{fold}.json' does not exist, and has no {split} in it"),
+    ("b/{split}.json", "s", 1, "'b/0.json' does not exist, and each of the 2 splits needs its file"),
+    ("a/{split}.json", "more", 1, "'a/2.json' does not exist, and each of the 3 splits needs its file"),
+    ("a/{split}.json", "a", 1, "folder 'a' holds no train/split_0.list"),
+    ("a/{split}.json", "gone", 1, "folder 'gone' holds no train/split_0.list"),
+])
+def test_splits_that_cannot_be_answered_are_one_sentence(cuemark, splits, command, found, folder, status, said):
+    for number in range(3):
+        written(splits / "more" / "train" / f"split_{number}.list", "run")
+        written(splits / "more" / "test" / f"split_{number}.list", "jump")
+    words = ["detection", "p.json", found] if command == "compare" else ["detection", "--predictions", found]
+    words += ["--truth", "t.json", *(["--zero-shot", folder] if folder else [])]
+    assert said in complaint(cuemark(command, *words), status)
+
+
 # ---------------------------------------------------------------------------------------------- other commands
 
 

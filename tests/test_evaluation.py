@@ -234,6 +234,86 @@ def test_worth_can_be_left_out():
     assert result.figures == evaluate("detection", truth, jittered(truth, 3)).figures
 
 
+# ---------------------------------------------------------------------------------------------- zero-shot splits
+
+
+SPLITS = [["jump"], ["run", "swim"]]
+
+
+def of_split(found: Predictions, names: list[str]) -> Predictions:
+    return {vid: [s for s in row if s.label in names] for vid, row in found.items()}
+
+
+def test_ten_splits_are_ten_models_and_ten_files(tmp_path):
+    """The whole protocol, with two: the figures are the mean of the splits', each scored on its own."""
+    truth = world(counts=(("training", 20), ("testing", 12)))
+    answers = [of_split(jittered(truth, spread), names) for spread, names in zip((1, 4), SPLITS)]
+    files = [tmp_path / f"{n}.json" for n in range(2)]
+    for file, found in zip(files, answers):
+        write_predictions(file, found)
+    result = evaluate("detection", truth, files, splits=SPLITS, bootstrap=40)
+    alone = []
+    for found, names in zip(answers, SPLITS):
+        asked = {vid: replace(v, annotations=tuple(s for s in v.annotations if s.label in names))
+                 for vid, v in truth.items()}
+        asked = {vid: v for vid, v in asked.items() if v.annotations and v.subset == "testing"}
+        alone.append(evaluate("detection", asked, {vid: found[vid] for vid in asked}).figures)
+    first, second = (row["average mAP"] for row in alone)
+    assert first != second
+    assert result.figures == pytest.approx({name: (alone[0][name] + alone[1][name]) / 2 for name in alone[0]})
+    assert result.spread["average mAP"] == pytest.approx(abs(first - second) / 2 ** 0.5)
+    low, high = result.interval["average mAP"]
+    assert low < result.figures["average mAP"] < high
+    assert (result.missing, result.notes, result.ceiling["average mAP"]) == ((), (), 100)
+    told = json.loads(json.dumps(result.to_json(), allow_nan=False))["figures"]["average mAP"]
+    assert told["spread"] == result.spread["average mAP"]
+    # by files or by what they hold, and one file that answers both splits
+    assert evaluate("detection", truth, answers, splits=SPLITS).figures == result.figures
+    merged = {vid: [s for found in answers for s in found[vid]] for vid in answers[0]}
+    assert evaluate("detection", truth, merged, splits=SPLITS).figures == pytest.approx(result.figures)
+    assert compare("detection", truth, answers, answers[::-1], splits=SPLITS, bootstrap=20)["average mAP"].second == 0
+
+
+def test_the_floor_of_unseen_classes_does_not_know_their_training_videos():
+    truth = world(counts=(("training", 20), ("testing", 12)))
+    found = perfect(truth, "testing")
+    before = evaluate("detection", truth, found, splits=SPLITS)
+    assert "under every unseen class, learnt from training truth" in before.floor_of
+    assert 0 < before.floor["average mAP"] < 50
+
+    def moved(*names):
+        return {vid: v if v.subset == "testing" else replace(v, annotations=tuple(
+            replace(s, start=0.0, end=1.0) if s.label in names else s for s in v.annotations))
+            for vid, v in truth.items()}
+
+    assert evaluate("detection", moved("jump"), found, splits=[["jump"]]).floor == evaluate(
+        "detection", truth, found, splits=[["jump"]]).floor
+    assert evaluate("detection", moved("run", "swim"), found, splits=SPLITS).floor != before.floor
+    # of training without a seen class nothing can be learnt
+    nothing = evaluate("detection", truth, found, splits=[["jump", "run", "swim"]])
+    assert nothing.floor is None
+    assert "labelled segments of the seen classes" in nothing.floor_of
+
+
+def test_what_is_strange_in_the_answers_to_splits_is_said():
+    truth = world(counts=(("testing", 12),))
+    found = perfect(truth, "testing")
+    swapped = evaluate("detection", truth, [of_split(found, names) for names in SPLITS[::-1]], splits=SPLITS)
+    count = sum(map(len, found.values()))
+    assert f"{count} predictions carry a label that is no unseen class of their split (" in swapped.notes[0]
+    half = evaluate("detection", truth, [of_split(found, ["jump"]), {}], splits=SPLITS, worth=False)
+    assert half.notes == ("No video that is scored is predicted in split 1; check its file.",)
+    assert set(half.missing) == {vid for vid, v in truth.items() if {s.label for s in v.annotations} != {"jump"}}
+    absent = evaluate("detection", truth, found, splits=[[*names, "fly"] for names in SPLITS], worth=False)
+    assert absent.notes == (
+        "Unseen classes that the truth does not show take no part: 1 of split 0, 1 of split 1.",)
+    with pytest.raises(CallError, match="2 splits and 3 sets of predictions"):
+        evaluate("detection", truth, [found] * 3, splits=SPLITS)
+    for task, options in (("detection", {}), ("proposals", {}), ("episodes", {})):
+        with pytest.raises(CallError, match=f"'{task}' takes one set of predictions here, and 2 were given"):
+            evaluate(task, truth, [found] * 2, **options)
+
+
 # ---------------------------------------------------------------------------------------------- how sure
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_GTAD, make_encoder
+from conftest import SMALL_GTAD, complaint, make_encoder
 from tiny_clip import save_clip
 
 from cuemark import checkpoint, localization, training
@@ -754,6 +754,27 @@ def test_names_never_learnt_have_a_score_and_no_probability(tmp_path, tiny_world
         assert ("probability" in cuemark(*words, "--classes", classes).out) == told
         answered = json.loads(cuemark(*words, "--classes", classes, "--json").out)
         assert ("calibration" in answered["external_data"]) == told
+
+
+def test_names_come_from_a_file_too(tmp_path, tiny_world, cuemark, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    encoder = make_encoder(0)
+    network = build("unloc", SMALL_UNLOC | {"text_dim": 384}, encoder.dim, ["jump", "run"]).eval()
+    TrainedLocalizer(network, "unloc", ExtractConfig().described(encoder), encoder, text="minilm").save(
+        tmp_path / "unloc.safetensors")
+    (tmp_path / "names.list").write_text("opening a door, slowly\njuggle\n")
+    (tmp_path / "names.json").write_text('["swim", "juggle"]')
+    words = ("localize", tiny_world.videos["testing_0000"], "--model", "unloc.safetensors", "--json", "--classes")
+    for classes, labels in (
+            (["@names.list"], {"opening a door, slowly", "juggle"}),
+            (["run, @names.json", "@names.list,jump"],
+             {"run", "swim", "juggle", "opening a door, slowly", "jump"})):
+        found = json.loads(cuemark(*words, *classes).out)["results"]
+        assert {s["label"] for rows in found.values() for s in rows} == labels
+    for classes, said in (("run,@gone.list", "class file 'gone.list' does not exist"), ("@", "'.' is a folder, not a"),
+                          ("@names.list,@bad.json", "'bad.json'")):
+        (tmp_path / "bad.json").write_text('{"run": 1}')
+        assert said in complaint(cuemark(*words[:3], "gone.safetensors", "--classes", classes))
 
 
 def test_a_shortlist_is_of_one_that_knows_what_a_video_looks_like(tmp_path, capsys):

@@ -16,6 +16,7 @@ import cuemark
 from cuemark import localizers
 from cuemark.clips import ClipConfig, Sampling
 from cuemark.encoders import ENCODERS
+from cuemark.encoders.clip import Config as Image
 from cuemark.encoders.resnet3d import Config as Network
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.weights import WEIGHTS
@@ -167,6 +168,20 @@ def test_an_impossible_value_is_refused(tmp_path: Path, change: str):
         load_recipe(written(tmp_path), [change])
 
 
+def test_an_image_tower_of_random_weights_has_one_pooling(tmp_path: Path):
+    path = written(tmp_path, TEXT + '[towers]\npooling = "gap"\n[towers.network]\nimage = 32\npatch = 8\n')
+    recipe = load_recipe(path, ["towers.network.width=48", "towers.network.heads=4"])
+    assert recipe.towers.network == Image(image=32, patch=8, width=48, heads=4)
+    assert build(Recipe, json.loads(json.dumps(recipe.to_json())), "header") == recipe
+    for change in ("towers.network.pooling=gap", "towers.network.pooling=frame", "towers.network.frames=8"):
+        with pytest.raises(CallError, match=r"pooling|frames"):
+            load_recipe(path, [change])
+    with pytest.raises(CallError, match=r"leave pooling and frames out of towers\.network"):
+        load_recipe(path, ["towers.network.pooling=gap"])
+    with pytest.raises(CallError, match=r"patches of 7 pixels do not tile images of 32"):
+        load_recipe(path, ["towers.network.patch=7"])
+
+
 # ------------------------------------------------------------------------------------- those that ship
 
 
@@ -193,8 +208,10 @@ def test_a_shipped_recipe_loads_and_makes_its_system(path: Path):
             model = objective(build(module.Config, recipe.options, "recipe", "options"), ResNet3D(network), ["a", "b"])
             assert (getattr(model, "global_pooling", None) is None) or recipe.data.features is not None
         else:
-            assert (recipe.data.features is None) == images
-            assert (recipe.data.videos is not None) == images
+            from_frames = images or recipe.towers.network is not None
+            assert (recipe.data.features is None) == from_frames
+            assert (recipe.data.videos is not None) == from_frames
+            assert recipe.towers.network is None or start is None
             width = sum(recipe.options.get("streams") or [8])
             config = localizers.build(recipe.system, recipe.options, width, ["a", "b"]).config
             assert getattr(config, "span", "video") in ("video", "windows")
@@ -279,14 +296,20 @@ def test_every_released_encoder_of_tsp_has_its_recipe(name: str):
         (("training",), ("validation",)) if dataset == "activitynet" else (("validation",), ("testing",)))
 
 
-@pytest.mark.parametrize(("name", "table", "updates"), [
-    ("activitynet_unloc_b", 6, None), ("activitynet_unloc_l_zero50", 6, None), ("anetcaptions_unloc_b", 5, 20 * 155),
-    ("anetcaptions_unloc_l", 5, 40 * 155), ("charades_unloc_l", 5, None), ("qvhighlights_unloc_l", 5, None),
-    ("coin_unloc_l", 7, 55 * 132)])
-def test_unlocs_rows_say_their_table_and_have_the_updates_of_the_release(name: str, table: int, updates: int | None):
-    """Tables of arXiv 2308.11062; the release counts 9,941 videos of ActivityNet Captions and 8,461 of COIN, by 64."""
+@pytest.mark.parametrize(("name", "table", "updates", "tokens"), [
+    ("activitynet_unloc_b", 6, None, 16), ("activitynet_unloc_l_zero50", 6, None, 16),
+    ("anetcaptions_unloc_b", 5, 20 * 155, 32), ("anetcaptions_unloc_l", 5, 40 * 155, 16),
+    ("charades_unloc_b", 5, None, 16), ("charades_unloc_l", 5, None, 16), ("qvhighlights_unloc_b", 5, None, 32),
+    ("qvhighlights_unloc_l", 5, None, 32), ("coin_unloc_l", 7, 55 * 132, 16)])
+def test_unlocs_rows_say_their_table_and_have_the_updates_and_tokens_of_the_release(
+        name: str, table: int, updates: int | None, tokens: int):
+    """Tables of arXiv 2308.11062; the release counts 9,941 videos of ActivityNet Captions and 8,461 of COIN, by 64.
+
+    Where the release's texts were embedded beforehand (L of ActivityNet, COIN), 16 tokens are Table 3's.
+    """
     assert f"Table {table}" in header(name).title
     assert load_recipe(name).optim.steps == updates
+    assert load_recipe(name).encoder.max_tokens == tokens
 
 
 def test_thumos14s_gtad_has_the_settings_of_its_release():

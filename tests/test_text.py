@@ -216,8 +216,8 @@ def test_a_sentence_transformer_is_pooled_as_its_files_say(tiny):
 
 def test_the_network_is_frozen_and_in_evaluation(tiny):
     encoder = TextEncoder.load(tiny)
-    assert not encoder._model.training
-    assert not any(p.requires_grad for p in encoder._model.parameters())
+    assert not encoder.model.training
+    assert not any(p.requires_grad for p in encoder.model.parameters())
     torch.nn.Linear(24, 2)(encoder.encode(["a"])).sum().backward()  # usable as input of what is trained
 
 
@@ -400,9 +400,9 @@ def test_the_network_always_sees_the_same_number_of_equally_long_sentences(tiny,
 
 def test_a_vector_depends_on_its_sentence_alone(encoder):
     many = [f"person {i} {'jumps ' * (i % 5)}" for i in range(20)]
-    fresh = TextEncoder("again", encoder._tokenizer, encoder._model, "mean", True, 256)
+    fresh = TextEncoder("again", encoder._tokenizer, encoder.model, "mean", True, 256)
     together = fresh.encode(many)
-    alone = TextEncoder("alone", encoder._tokenizer, encoder._model, "mean", True, 256)
+    alone = TextEncoder("alone", encoder._tokenizer, encoder.model, "mean", True, 256)
     order = np.random.default_rng(0).permutation(20)
     one_by_one = torch.cat([alone.encode([many[i]]) for i in order])
     assert torch.equal(together[torch.from_numpy(order)], one_by_one)  # to the byte

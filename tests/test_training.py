@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL_GTAD, make_encoder, shared
+from tiny_clip import save_clip
 
 from cuemark import checkpoint, folders, training
 from cuemark.datasets import FORMATS
 from cuemark.datasets.world import World
+from cuemark.encoders import weights
+from cuemark.encoders.clip import MEAN, Frames
+from cuemark.encoders.clip import Config as Image
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, CuemarkError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, extract, features_of
@@ -27,7 +31,7 @@ from cuemark.feature_folder import FeatureFolder, global_features
 from cuemark.localizers.questions import FeatureData, Row, predict
 from cuemark.localizers.trained import TrainedLocalizer
 from cuemark.loop import Result
-from cuemark.recipe import Data, Recipe, load_recipe
+from cuemark.recipe import Data, Recipe, Towers, load_recipe
 from cuemark.segments import Segment, labels_of, read_truth, subset, write_truth
 from cuemark.training import ENCODER_FILE, LOCALIZER_FILE, SWEEP_FILE, pretrain, sweep, train
 
@@ -513,6 +517,122 @@ def test_a_sweep_does_not_go_into_a_run(runs):
     with pytest.raises(DataError, match="holds a run of its own"):
         sweep(runs.recipes["tsp"], "head_lr", [0.1], runs.folder / "tsp")
     assert (runs.folder / "tsp" / ENCODER_FILE).read_bytes() == before
+
+
+# ---------------------------------------------------------------------------------------------- towers
+
+TOWERS = ["options.frames=8", "options.width=8", "options.heads=2", "options.layers=1", "options.head_layers=1",
+          "options.ranges=[[0.0, 10000.0]]", "options.recompute=false", "optim.batch=4", "optim.steps=4",
+          "validate_every=2", "optim.lr=0.01"]
+
+
+def from_frames(world: World, name: str, *changes: str) -> Recipe:
+    """A recipe that trains on the frames of ``world``, cut to a few updates."""
+    return load_recipe(name, [f"data.truth={json.dumps(str(world.folder / 'truth.json'))}",
+                              f"data.videos={json.dumps(str(world.folder / 'videos'))}", *TOWERS, *changes])
+
+
+def losses(run: Path) -> list[dict[str, float]]:
+    """What a run's log has of its losses and scores."""
+    beside = ("time", "per_second", "data_wait", "memory_mb")
+    return [{k: v for k, v in json.loads(line).items() if k not in beside}
+            for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("pooling", ["cls", "frame", "gap"])
+def test_a_frozen_tower_looks_at_each_video_once(tiny_world, tmp_path, monkeypatch, pooling):
+    """Over two epochs, two validations and the calibration; a run without memory has the same numbers."""
+    save_clip(tmp_path / "clip")
+    start = f"clip-gap:{tmp_path / 'clip'}" if pooling == "gap" else str(tmp_path / "clip")
+    one = from_frames(tiny_world, "activitynet_unloc_b", "options.freeze_image=true", "towers.augment=none",
+                      f"towers.pooling={pooling}", f"encoder.start={start}", f"encoder.text={tmp_path / 'clip'}",
+                      "towers.fps=4", "towers.short_side=36")
+    calls, forward = [], Frames.forward
+    monkeypatch.setattr(Frames, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    trained, _ = train(one, tmp_path / "run")
+    kept = sorted((tmp_path / "run" / training.SEEN).iterdir())
+    assert sum(calls) == len(kept) == 6 + 3 + 1  # a validation video is seen in two pieces
+    again = {file.name: file.stat().st_mtime_ns for file in kept}
+
+    (tmp_path / "run" / "last.safetensors").unlink()  # the run once more; it looks at one damaged row alone
+    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    calls.clear()
+    train(one, tmp_path / "run")
+    assert sum(calls) == 1
+    assert [file.name for file in kept if file.stat().st_mtime_ns != again[file.name]] == [kept[0].name]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Seen", lambda *_: None)
+        plain, _ = train(one, tmp_path / "plain")
+    assert sum(calls) > 2 * len(kept)
+    assert losses(tmp_path / "run")[-len(losses(tmp_path / "plain")):] == losses(tmp_path / "plain")
+    state, other = trained.network.state_dict(), plain.network.state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in state.items())
+
+
+def test_frames_that_are_changed_are_looked_at_anew(tiny_world, tmp_path, monkeypatch):
+    save_clip(tmp_path / "clip")
+    one = from_frames(tiny_world, "activitynet_unloc_b", "options.freeze_image=true", "towers.augment=plain",
+                      f"encoder.start={tmp_path / 'clip'}", f"encoder.text={tmp_path / 'clip'}", "towers.fps=4",
+                      "towers.short_side=36")
+    calls, forward = [], Frames.forward
+    monkeypatch.setattr(Frames, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    train(one, tmp_path / "run")
+    assert sum(calls) == 2 * 6 + 4  # two epochs; the validation, a video of it in two pieces, once
+    assert len(list((tmp_path / "run" / training.SEEN).iterdir())) == 4
+
+
+@pytest.mark.parametrize("pooling", ["gap", "frame"])
+def test_a_tower_of_random_weights_is_pre_trained_and_goes_on(tiny_world, tiny_text, tmp_path, pooling):
+    """World's two recipes after each other, and a raw video."""
+    changes = ["optim.steps=2", f"towers.pooling={pooling}", f"encoder.text={tiny_text}"]
+    first, _ = train(from_frames(tiny_world, "world_unloc_clips", *changes), tmp_path / "clips")
+    told = f"start={tmp_path / 'clips' / LOCALIZER_FILE}"
+    frozen = from_frames(tiny_world, "world_unloc_frames", *changes, told, "options.freeze_image=true", "optim.lr=0.0",
+                         "optim.lr_heads=0.0")
+    train(frozen, tmp_path / "frames")
+    model = TrainedLocalizer.load(tmp_path / "frames" / LOCALIZER_FILE)
+    towers = [m.network.image.tower if m.encoder is None else m.encoder.network for m in (first, model)]
+    assert all(tower.config == replace(frozen.towers.network, pooling=pooling, frames=8 if pooling == "frame" else 0)
+               for tower in towers)
+    for name, value in towers[0].state_dict().items():
+        torch.testing.assert_close(towers[1].state_dict()[name], value, rtol=0, atol=0)
+    drawn = weights.random_tower(replace(frozen.towers.network, pooling="gap"), frozen.seed).network.state_dict()
+    assert any(not torch.equal(value, towers[0].state_dict()[name]) for name, value in drawn.items()
+               if name != "position")
+    (answer,) = model.localize(tiny_world.videos["testing_0000"])
+    assert set(answer.asked) == set(model.classes) > {"bouncing"}
+
+
+def test_weights_of_a_tower_are_drawn_by_the_seed():
+    shape = Image(image=32, patch=8, width=48, layers=3, heads=4, hidden=96, pooling="gap")
+    before = torch.get_rng_state()
+    first, again, other = (weights.random_tower(shape, seed) for seed in (3, 3, 4))
+    assert first.weights == again.weights != other.weights
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (first.clip.frames, first.clip.crop, first.clip.mean) == (1, 32, MEAN)
+    assert first.dim == 48
+
+
+def test_a_tower_begins_in_one_way(tiny_world, tmp_path):
+    one = from_frames(tiny_world, "world_unloc_frames", "encoder.start=clip-b16")
+    with pytest.raises(CallError, match=r"either .* \(encoder\.start\) or .* \(towers\.network\), and both are given"):
+        train(one, tmp_path / "out")
+    with pytest.raises(DataError, match=r"encoder\.start, such as .* or its shape: towers\.network"):
+        train(replace(one, encoder=replace(one.encoder, start=None), towers=Towers()), tmp_path / "out")
+
+
+def test_a_recipe_from_frames_trains_on_features_too(runs, tiny_world, tiny_text, tmp_path):
+    """Nothing is inside whose activations could be computed again, as the release's recipes want."""
+    one = from_frames(tiny_world, "activitynet_unloc_b", f"data.features={json.dumps(str(runs.folder / 'features'))}",
+                      f"encoder.start={json.dumps(str(runs.folder / 'tac' / ENCODER_FILE))}",
+                      f"encoder.text={tiny_text}", "optim.steps=1", "data.validate=[]")
+    assert one.optim.recompute
+    assert one.data.videos is not None
+    trained, result = train(one, tmp_path / "out")
+    assert result.steps == 1
+    assert trained.network.image is None
+    assert trained.encoder.weights == runs.features.meta["weights"]
 
 
 # ---------------------------------------------------------------------------------------------- several processes

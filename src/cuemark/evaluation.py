@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +21,14 @@ from cuemark.errors import CallError, DataError, unknown
 from cuemark.metrics import TaskName
 from cuemark.metrics.bootstrap import Difference, Score, interval, paired
 from cuemark.metrics.captions import captions
-from cuemark.metrics.detection import detection, recall_at, thumos, zero_shot
+from cuemark.metrics.detection import ZeroShotScore, detection, recall_at, thumos, zero_shot
 from cuemark.metrics.diagnosis import ACTIVITYNET, THUMOS, diagnose
 from cuemark.metrics.episodes import Episode, draw, episodes, released, write_episodes
 from cuemark.metrics.frames import frames
 from cuemark.metrics.grounding import grounding
 from cuemark.metrics.highlights import highlights
 from cuemark.metrics.proposals import proposals
+from cuemark.saliency import Saliency, read_saliency
 from cuemark.segments import Moments, Predictions, Segment, Truth, labels_of, read_json, subset
 
 _log = logging.getLogger("cuemark")
@@ -57,15 +58,22 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     """What was left out or strange, a sentence each."""
 
+    @property
+    def spread(self) -> dict[str, float] | None:
+        """Standard deviation of every figure between zero-shot splits; None where there are none."""
+        return self.score.spread if isinstance(self.score, ZeroShotScore) else None
+
     def to_json(self) -> dict[str, Any]:
         """For programs; a figure without meaning is null."""
-        rows = {}
+        rows, spread = {}, self.spread
         for name, value in self.figures.items():
             row = {"value": _number(value)}
             for key, column in (("floor", self.floor), ("ceiling", self.ceiling)):
                 row[key] = _number(column[name]) if column is not None and name in column else None
             if self.interval is not None and name in self.interval:
                 row["low"], row["high"] = map(_number, self.interval[name])
+            if spread is not None:
+                row["spread"] = _number(spread[name])
             rows[name] = row
         return {"task": self.task, "figures": rows, "floor": self.floor_of, "ceiling": self.ceiling_of,
                 "videos": len(self.score.videos), "missing_videos": list(self.missing), "notes": list(self.notes)}
@@ -85,6 +93,10 @@ class Task:
     ceiling: Callable[[Any], Any]
     needs: str = "labelled segments"
     """What training truth must have to learn a floor from."""
+    own: Callable[[Any, Any], Score] | None = None
+    """How the predictions themselves are scored, where they say more than floor and ceiling do."""
+    several: bool = False
+    """Whether it takes a list of predictions too, one for each of its parts."""
 
 
 # ---------------------------------------------------------------------------------------------- tasks
@@ -98,9 +110,10 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
         raise CallError("style thumos14, recall and zero-shot splits are three ways of scoring; choose one.")
     chosen: dict[str, Any] = {} if tious is None else {"tious": tious}
     if splits is not None:
-        score: Callable[[Any, Any], Score] = partial(zero_shot, splits=splits, **chosen)
-    elif recall:
-        score = partial(recall_at, multiples=tuple(recall), **chosen)
+        return Task(partial(zero_shot, splits=splits, official=official, **chosen), partial(_unseen, splits),
+                    floors.oracle, "labelled segments of the seen classes", several=True)
+    if recall:
+        score: Callable[[Any, Any], Score] = partial(recall_at, multiples=tuple(recall), **chosen)
     elif style == "thumos14":
         score = partial(thumos, **chosen)
     else:
@@ -114,6 +127,25 @@ def _detection(style: str = "activitynet", tious: Sequence[float] | None = None,
                 "windows of each class's usual length": floors.tiled(training, videos, count=tiles)}
 
     return Task(score, say, floors.oracle)
+
+
+def _unseen(splits: Sequence[Collection[str]], training: Truth | None, videos: Truth, found: Any
+            ) -> dict[str, list[Predictions]]:
+    """Floors of zero-shot splits: of unseen classes nothing is known but their names, which a floor cannot read.
+
+    There is one, so that nothing is chosen: on training truth, by the figures of a split, unseen classes would choose.
+    """
+    real, owners = floors.relative(training or {}, lambda s: s.label is not None)
+    seen = [real[[s.label not in names for s in owners]] for names in map(set, splits)]
+    if not all(map(len, seen)):
+        return {}
+    most = min(200, 500_000 // max(1, len(videos)))
+    said = []
+    for names, stretches in zip(splits, seen):
+        spans = floors.covering(stretches, max(1, most // len(names)), np.linspace(0.5, 0.95, 10).tolist())
+        said.append({vid: floors.boxes(spans, v.duration, list(names)) for vid, v in videos.items()
+                     if any(s.label in names for s in v.annotations)})  # in others a split is not scored
+    return {"the stretches that cover the seen classes best, under every unseen class": said}
 
 
 def _proposals(max_number: int | None = 100, official: bool = True, tious: Sequence[float] | None = None) -> Task:
@@ -152,7 +184,9 @@ def _highlights() -> Task:
     return Task(highlights, say, floors.oracle_highlights, "sentences")
 
 
-def _frames(fps: float | None = None, background: Collection[str] = ("background",)) -> Task:
+def _frames(fps: float | None = None, background: Collection[str] = ("background",),
+            saliency: str | Path | Mapping[str, Saliency] | None = None) -> Task:
+    said = read_saliency(saliency) if isinstance(saliency, str | Path) else saliency
     first = next(iter(background), "background")
 
     def say(training: Truth | None, videos: Truth, found: Predictions) -> dict[str, Predictions]:
@@ -162,7 +196,8 @@ def _frames(fps: float | None = None, background: Collection[str] = ("background
         common = partial(floors.commonest, training, videos, background=first)
         return {"the commonest label": common(cells=1), "the commonest label of each part": common(cells=50)} | nothing
 
-    return Task(partial(frames, fps=fps, background=tuple(background)), say, floors.oracle)
+    score = partial(frames, fps=fps, background=tuple(background))
+    return Task(score, say, floors.oracle, own=None if said is None else partial(score, saliency=said))
 
 
 def _captions(tious: Sequence[float] = (0.3, 0.5, 0.7, 0.9), meteor: bool | None = None,
@@ -212,7 +247,7 @@ def _episodes(draws: Sequence[Episode] | None = None, tious: Sequence[float] | N
         return {name: [{vid: floors.boxes(spans, videos[vid].duration, draw.classes) for vid in draw.queries}
                        for draw in draws]}
 
-    return Task(score, say, floors.oracle)
+    return Task(score, say, floors.oracle, several=draws is not None)
 
 
 def _diagnosis(buckets: str = "activitynet", characteristics: Mapping[Any, Any] | None = None,
@@ -248,7 +283,7 @@ def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any
     Args:
         task: one of :data:`TASKS`.
         truth: a file in any format of :data:`cuemark.datasets.FORMATS`, or what such a file holds.
-        predictions: likewise.
+        predictions: likewise; a list of them, one for each, where there are zero-shot ``splits`` or ``draws``.
         train: truth to learn the floor from, where it is in a file of its own; by default the truth's videos of the
             splits ``training``.
         subsets: which splits of the truth are scored; None: those that have predictions and are not ``training``,
@@ -260,7 +295,7 @@ def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any
         options: of the task's metric (``style``, ``tious``, ``strict``, ``background`` …).
 
     Raises:
-        CallError: an unknown task, or an option it does not have.
+        CallError: an unknown task, an option it does not have, or several predictions where one is taken.
         DataError: a file is malformed, or no video of these splits is in the truth.
     """
     if task not in TASKS:
@@ -272,16 +307,20 @@ def evaluate(task: TaskName, truth: Source | Sequence[Moments], predictions: Any
         raise CallError(f"task '{task}' does not take the option '{strange[0]}'; "
                         f"it takes {', '.join(taken) or 'none'}.")
     how = TASKS[task](**options)
+    if task != "highlights" and isinstance(predictions, list | tuple) and not how.several:
+        raise CallError(f"task '{task}' takes one set of predictions here, and {len(predictions)} were given; several "
+                        "go with the zero-shot splits of detection or the draws of episodes.")
     notes: list[str] = []
     load = _moments if task == "highlights" else _videos
     real, learn, found = load(truth, predictions, train, subsets, training, fps, notes)
-    score = how.score(real, found)
+    score = (how.own or how.score)(real, found)
     floor, floor_of = _floor(how, real, learn, found) if worth else (None, "not asked for")
     ceiling = how.score(real, how.ceiling(real)).figures() if worth else None
     sure = interval(score, bootstrap, seed, on_draw) if bootstrap else None
     predicted = {m.video for m in found} if task == "highlights" else _predicted(found)
-    missing = tuple(video for video in score.videos if video not in predicted)
-    if predicted and len(missing) == len(score.videos):
+    lost = set().union(*score.missing) if isinstance(score, ZeroShotScore) else set(score.videos) - predicted
+    missing = tuple(video for video in score.videos if video in lost)
+    if predicted and predicted.isdisjoint(score.videos):
         notes.append(f"none of the videos that are scored is predicted: they are called such as '{score.videos[0]}', "
                      f"those of the predictions such as '{min(predicted)}'.")
     return Evaluation(task, score, score.figures(), floor, floor_of, ceiling,
@@ -349,6 +388,8 @@ def notes_of(task: str, score: Any) -> tuple[str, ...]:
         first, more = next(iter(ignored)), len(ignored) - 1
         notes.append(f"{sum(ignored.values())} predictions carry a label that is no class of the truth "
                      f"('{first}'{f' and {more} more' if more else ''}) and were left out.")
+    if isinstance(score, ZeroShotScore):
+        notes += _notes_of_splits(score)
     if strange := getattr(score, "unknown", 0):
         notes.append(f"{strange} predictions are of videos or sentences that the truth does not have.")
     if task == "grounding" and (lost := getattr(score, "missing", 0)):
@@ -356,6 +397,19 @@ def notes_of(task: str, score: Any) -> tuple[str, ...]:
     if doubt := getattr(score, "doubt", None):
         notes.append(doubt[0].upper() + doubt[1:])
     return tuple(notes)
+
+
+def _notes_of_splits(score: ZeroShotScore) -> Iterator[str]:
+    if score.unasked:
+        first, more = next(iter(score.unasked)), len(score.unasked) - 1
+        yield (f"{sum(score.unasked.values())} predictions carry a label that is no unseen class of their split "
+               f"('{first}'{f' and {more} more' if more else ''}) and were left out.")
+    if any(score.absent):
+        counts = ", ".join(f"{len(names)} of split {n}" for n, names in enumerate(score.absent) if names)
+        yield f"Unseen classes that the truth does not show take no part: {counts}."
+    empty = [str(n) for n, one in enumerate(score.splits) if len(score.missing[n]) == len(one.videos)]
+    if 0 < len(empty) < len(score.splits):
+        yield f"No video that is scored is predicted in split {', '.join(empty)}; check its file."
 
 
 # ---------------------------------------------------------------------------------------------- what is scored

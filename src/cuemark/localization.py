@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,12 +30,13 @@ from cuemark.localizers.questions import Question, questions_of, retrieves, show
 from cuemark.localizers.trained import Ensemble, Names, Shown, TrainedLocalizer
 from cuemark.metrics.episodes import Episode
 from cuemark.progress import Bar, say
+from cuemark.saliency import Heard
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.similarity import NOTHING, Config, Floats, Space, boundaries, chance, cuts, moments, space_of
 from cuemark.video import find_videos
 
 __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_features", "by_name", "load",
-           "localize", "localize_all", "localize_features", "localize_truth", "names_by"]
+           "localize", "localize_all", "localize_features", "localize_truth", "names_by", "reads"]
 
 
 @dataclass
@@ -56,6 +57,9 @@ class Similarity:
     space: Space
     config: Config
     device: torch.device | str = "cpu"
+
+    salient: ClassVar[bool] = True
+    """It says how well each frame answers (:attr:`Answer.saliency`)."""
 
     @property
     def name(self) -> str:
@@ -80,7 +84,7 @@ class Similarity:
 
     def localize(self, videos: Videos, queries: Sequence[str] | Mapping[str, Sequence[str]] = (),
                  classes: Sequence[str] = (), examples: Sequence[str | Shown] = (), *, least: float = 0.0,
-                 early: bool = False, urls: bool = False) -> Iterator[Answer]:
+                 early: bool = False, urls: bool = False, every: float | None = None) -> Iterator[Answer]:
         """When is a video most like these sentences? As :meth:`cuemark.localizers.trained.TrainedLocalizer.localize`.
 
         Args:
@@ -90,6 +94,8 @@ class Similarity:
                 ``label``.
             examples: none.
             least: how sure (see the class) it has to be of a sentence to answer it, 0 to 1.
+            every: say, too, how like each sentence each stretch of so many seconds is, as a cosine
+                (:attr:`Answer.saliency`).
 
         Returns:
             Of each sentence its segments in seconds, best first; ``score`` is the contrast of
@@ -102,11 +108,13 @@ class Similarity:
         """
         asked, own = asking(self.asks, queries, classes, examples)
         within("least", least, 0, 1)
+        if every is not None:
+            Heard(every)
 
         def look(name: str, path: Path) -> Iterator[Answer]:
             for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
                 shots = {name: cuts(path)} if whole else None
-                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, shots, least)[name]:
+                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, shots, least, every)[name]:
                     yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
@@ -129,14 +137,15 @@ class Similarity:
         return asked
 
     def answers(self, features: Mapping[str, Features], asked: Mapping[str, Sequence[Question]],
-                shots: Mapping[str, np.ndarray] | None = None, least: float = 0.0) -> dict[str, list[Answer]]:
+                shots: Mapping[str, np.ndarray] | None = None, least: float = 0.0, every: float | None = None
+                ) -> dict[str, list[Answer]]:
         """What each video answers to its questions.
 
         Args:
             features: of each video, made by the encoder.
             asked: of each video (:meth:`asks`).
             shots: seconds of the changes of shot in each; by default what features show of them.
-            least: see :meth:`localize`.
+            least, every: see :meth:`localize`.
 
         Raises:
             ModelError: what reads sentences is not here, or the features are of another width.
@@ -153,9 +162,16 @@ class Similarity:
             where = seen.grid.seconds(boundaries(rows).astype(float)) if shots is None else shots[vid]
             sure = self._sure(rows, cosines)
             segments = moments(cosines, seen.grid, seen.duration, self.config, where)
+            curves = None
+            if every is not None:
+                heard = Heard(every)
+                heard.begin(vid, seen.duration, len(questions))
+                heard.add(vid, 0, seen.grid.centres, cosines.T)
+                curves = heard.of(vid, [q.said() for q in questions])
             found[vid] = [
                 Answer(vid, (q.said(),), tuple(replace(s, label=q.label, query=q.query) for s in row if share >= least),
-                       share) for q, row, share in zip(questions, segments, sure, strict=True)]
+                       share, saliency=None if curves is None else curves.only([i]))
+                for i, (q, row, share) in enumerate(zip(questions, segments, sure, strict=True))]
         return found
 
     @cached_property
@@ -283,13 +299,13 @@ def localize_all(videos: Mapping[str, str | Path] | Sequence[str | Path], model:
 def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | None = None, *,
                     queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
                     truth: Truth | None = None, proposals: Predictions | None = None, names: Names | None = None,
-                    least: float = 0.0) -> list[Answer]:
+                    least: float = 0.0, every: float | None = None) -> list[Answer]:
     """``model.localize`` on the videos of a features folder, all of them together.
 
     Args:
         only: these videos, where they are there.
         queries: see :meth:`TrainedLocalizer.localize`; the same sentences of every video.
-        examples, classes, least: see there.
+        examples, classes, least, every: see there.
         truth: to what is asked sentences: each video is asked its own of these (of raw videos: :func:`localize_truth`).
         proposals: to a localizer that judges them, where it has no proposer inside.
         names: what names the segments of a localizer that names none (:func:`names_by`).
@@ -301,7 +317,7 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
     model.fits(folder)
     chosen = list(folder) if only is None else [v for v in only if v in folder]
     asked: Mapping[str, Sequence[Question]]
-    if truth is not None and _reads(model) and not queries and not classes:
+    if truth is not None and reads(model) and not queries and not classes:
         chosen = [vid for vid in chosen if vid in truth]
         asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
     else:
@@ -311,9 +327,9 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
         within("least", least, 0, 1)
         if proposals is not None:
             raise CallError(f"'{model.name}' is no trained localizer and judges no proposals; leave them out.")
-        found = model.answers(features, asked, least=least)
+        found = model.answers(features, asked, least=least, every=every)
     else:
-        found = model.answers(features, asked, proposals=proposals, names=names, least=least)
+        found = model.answers(features, asked, proposals=proposals, names=names, least=least, every=every)
     return [answer for answers in found.values() for answer in answers]
 
 
@@ -331,15 +347,15 @@ def localize_truth(videos: str | Path, model: Model, truth: Truth, queries: Sequ
         ModelError, CallError: see :meth:`TrainedLocalizer.localize`.
     """
     own = {vid: [str(question.query) for question, _ in questions_of(v.annotations)] for vid, v in truth.items()}
-    reads = _reads(model) and not queries and not classes
-    found = find_videos(videos, [vid for vid in truth if own[vid] or not reads])
+    apart = reads(model) and not queries and not classes
+    found = find_videos(videos, [vid for vid in truth if own[vid] or not apart])
     if not found:
-        raise VideoError(f"'{videos}' holds none of the truth's videos{' that have sentences' * reads}; name the "
+        raise VideoError(f"'{videos}' holds none of the truth's videos{' that have sentences' * apart}; name the "
                          "folder whose files are called as they are.")
-    return model.localize(found, {vid: own[vid] for vid in found} if reads else queries, classes, examples, **how)
+    return model.localize(found, {vid: own[vid] for vid in found} if apart else queries, classes, examples, **how)
 
 
-def _reads(model: Model) -> bool:
+def reads(model: Model) -> bool:
     """Whether it is asked sentences."""
     return isinstance(model, Similarity) or retrieves(model.network)
 

@@ -7,7 +7,7 @@
     [data]    truth, videos, captions, features; which subsets train and validate
     [encoder] start or network; clip; sampling; text     (pre-training)
     [options] the system's own Config
-    [towers]  how a localizer that trains on videos looks at frames
+    [towers]  how a localizer that trains on videos looks at frames; network, if its image tower begins at random
     [optim]   the loop's
 
 Any field can be changed on the command line: ``--set optim.steps=200``. A recipe with a ``base`` says only what is
@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cuemark.clips import ClipConfig, Sampling
+from cuemark.encoders.clip import Config as ImageConfig
 from cuemark.encoders.resnet3d import Config as NetworkConfig
-from cuemark.errors import DataError, within
+from cuemark.errors import CallError, DataError, within
 from cuemark.loop import Optim
 from cuemark.segments import plain
 from cuemark.settings import build, override
@@ -63,7 +64,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Encoder:
-    """The video encoder of a pre-training run."""
+    """The video encoder of a pre-training run, and what reads texts.
+
+    Raises:
+        CallError: fewer tokens than any text has.
+    """
 
     start: str | None = None
     """Encoder checkpoint to begin from; then ``network`` and ``clip`` are that checkpoint's."""
@@ -73,12 +78,23 @@ class Encoder:
     text: str = "bert"
     """Text encoder: "bert", "minilm", or a name or folder for ``transformers``. To a localizer that is asked sentences
     also a file of GloVe's vectors (``.txt``)."""
+    max_tokens: int | None = None
+    """How many tokens of a text are read, those that mark start and end among them; none: all that the text encoder can
+    (CLIP: 77). UnLoc: 16, or 32 of longer sentences."""
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None:
+            within("encoder.max_tokens", self.max_tokens, 3)
 
 
 @dataclass(frozen=True)
 class Towers:
     """How a localizer looks at frames where it is trained on videos (``data.videos`` without ``data.features``): with
-    the image tower of ``encoder.start``, a CLIP, inside. Only UnLoc can."""
+    the image tower of ``encoder.start``, a CLIP, inside, or one of random weights. Only UnLoc can.
+
+    Raises:
+        CallError: a rate that is none, or a ``network`` that says what ``pooling`` says.
+    """
 
     pooling: Literal["cls", "frame", "gap"] = "cls"
     """What stands for a frame: CLIP's own token, a token for each frame's place (UnLoc's B), or the mean of patches
@@ -92,9 +108,15 @@ class Towers:
     mirror (moment retrieval)."""
     shift: bool = False
     """Move windows of a video at random (COIN)."""
+    network: ImageConfig | None = None
+    """In place of a CLIP in ``encoder.start``: an image tower of this shape, which begins with random weights, those of
+    the recipe's ``seed``."""
 
     def __post_init__(self) -> None:
         within("towers.fps", self.fps, 1e-3)
+        if self.network is not None and (self.network.pooling, self.network.frames) != ("cls", 0):
+            raise CallError("what stands for a frame is said in towers.pooling alone; leave pooling and frames out of "
+                            "towers.network.")
 
 
 @dataclass(frozen=True)

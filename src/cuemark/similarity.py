@@ -48,7 +48,7 @@ from cuemark import video
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import ModelError, within
 from cuemark.grid import Grid
-from cuemark.localizers.classify import projections, reader_of
+from cuemark.localizers.classify import projections, reader_of, tokens_of
 from cuemark.nn.nms import hard_nms
 from cuemark.segments import Segment
 from cuemark.text import TextEncoder
@@ -123,7 +123,7 @@ def space_of(encoder: VideoEncoder, text: str | TextEncoder | None = None) -> Sp
     Args:
         encoder: one that was pre-trained by CLAP, or the image tower of a CLIP (``extra["projection"]``).
         text: what reads sentences, or its name (:meth:`cuemark.text.TextEncoder.load`); by default the one that the
-            encoder says it was trained with. It is loaded when the first sentence comes.
+            encoder says it was trained with, and as many tokens. It is loaded when the first sentence comes.
 
     Raises:
         ModelError: the encoder shares no space with sentences, or does not say with which text encoder.
@@ -136,7 +136,8 @@ def space_of(encoder: VideoEncoder, text: str | TextEncoder | None = None) -> Sp
 
     def vectors(sentences: Sequence[str]) -> Tensor:
         if not loaded:
-            loaded.append(TextEncoder.load(name) if isinstance(name, str) else name)
+            most = tokens_of(encoder) if text is None else None
+            loaded.append(TextEncoder.load(name, max_tokens=most) if isinstance(name, str) else name)
         if len(sentences) == 1:  # somebody waits for it
             return loaded[0].quickly(sentences[0])[None]
         return loaded[0].encode(list(sentences)).float()

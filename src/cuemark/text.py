@@ -11,8 +11,8 @@ paper's rule and its variants:
 **Vectors.** A :class:`TextEncoder` is a pre-trained language model that is never trained here: BERT's CLS token
 (768 numbers) in CLAP's paper, MiniLM (384 numbers, mean of the tokens, length 1) where 90 MB from a Python package must
 do; CLIP's text tower (all tokens where images are compared with texts, the one that ends the text first among them) and
-T5's encoder (mean of the tokens) for UnLoc. Each distinct sentence is embedded once, and its bytes depend on nothing
-but the sentence.
+T5's encoder (mean of the tokens) for UnLoc, which can have either inside and train it (:mod:`cuemark.encoders.clip`,
+:mod:`cuemark.encoders.t5`). Each distinct sentence is embedded once, and its bytes depend on nothing but the sentence.
 """
 
 from __future__ import annotations
@@ -235,6 +235,7 @@ class TextEncoder:
 
     Attributes:
         name: what :meth:`load` was given; loads the same encoder again.
+        model: transformers' network.
         dim: width of the vectors.
         pooling: ``"cls"`` (BERT, as CLAP), ``"mean"`` over the tokens, or ``"eos"``, the token that ends the text
             (CLIP).
@@ -249,7 +250,7 @@ class TextEncoder:
         self.normalize = normalize
         self.max_tokens = max_tokens
         self._tokenizer = tokenizer
-        self._model = model.eval().requires_grad_(False)
+        self.model = model.eval().requires_grad_(False)
         self._known: dict[str, Tensor] = {}
         self._read: dict[str, Tensor] = {}
 
@@ -268,6 +269,7 @@ class TextEncoder:
                 has 16 or 32); None: what the network can read.
 
         Raises:
+            CallError: ``max_tokens`` is less than 3, or more than the network can read.
             ModelError: no such encoder, the hub cannot be reached and has not cached it, a file is missing or
                 damaged, or the folder asks for what cuemark does not do.
         """
@@ -358,7 +360,7 @@ class TextEncoder:
         return [self._read[sentence] for sentence in sentences]
 
     def tokens(self, sentences: Sequence[str]) -> list[Tensor]:
-        """The ids of the tokens of each sentence, for a tower that is trained (``cuemark.encoders.clip.TextTower``).
+        """The ids of the tokens of each sentence, for a text tower that is trained.
 
         Returns:
             n times ``(W,)`` int64; the tokens that mark start and end are there too.
@@ -384,10 +386,10 @@ class TextEncoder:
     @torch.no_grad()
     def _states(self, rows: list[Any]) -> Tensor:
         """Rows of equally many tokens to ``(len(rows), tokens, dim)``."""
-        device = self._model.device
+        device = self.model.device
         inputs = {key: torch.tensor([row[key] for row in rows], device=device) for key in rows[0]}
-        states = self._model(**inputs).last_hidden_state
-        return self._model.text_projection(states) if self.pooling == "eos" else states
+        states = self.model(**inputs).last_hidden_state
+        return self.model.text_projection(states) if self.pooling == "eos" else states
 
     def _forward(self, rows: list[Any]) -> Tensor:
         """Rows of equally many tokens to ``(len(rows), dim)``."""
@@ -651,6 +653,11 @@ def words_of(name: str, max_tokens: int | None = None) -> GloVe | TextEncoder:
         max_tokens: see :meth:`TextEncoder.load`; a file of vectors reads all words.
 
     Raises:
+        CallError: ``max_tokens`` of a file of vectors, or out of bounds.
         ModelError: see :class:`GloVe` and :meth:`TextEncoder.load`.
     """
-    return GloVe(name) if name.endswith(".txt") else TextEncoder.load(name, max_tokens=max_tokens)
+    if not name.endswith(".txt"):
+        return TextEncoder.load(name, max_tokens=max_tokens)
+    if max_tokens is not None:
+        raise CallError(f"'{name}' has vectors of words, and all words of a sentence are read; leave max_tokens out.")
+    return GloVe(name)

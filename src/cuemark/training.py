@@ -27,7 +27,7 @@ from cuemark.clips import ClipSet
 from cuemark.conversion import predictions_of, truth_of
 from cuemark.datasets.splits import few_shot, read_classes
 from cuemark.encoders import weights
-from cuemark.encoders.clip import Folder, Frames, ImageTower, refitted, text_tower
+from cuemark.encoders.clip import Frames, ImageTower, refitted
 from cuemark.encoders.resnet3d import ResNet3D
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, DataError, ModelError, unknown
@@ -38,7 +38,16 @@ from cuemark.grid import Features
 from cuemark.localizers import LOCALIZERS, calibration
 from cuemark.localizers import build as build_localizer
 from cuemark.localizers.calibration import Calibration
-from cuemark.localizers.frames import Augment, Footage, FrameData, Inputs, features_described, let_out
+from cuemark.localizers.frames import (
+    Augment,
+    Footage,
+    FrameData,
+    Inputs,
+    Seen,
+    features_described,
+    let_out,
+    tower_of,
+)
 from cuemark.localizers.questions import (
     PLAIN,
     EpisodeData,
@@ -72,6 +81,8 @@ from cuemark.text import ACTION_PROMPTS, TextEncoder, words_of
 
 ENCODER_FILE = "encoder.safetensors"
 LOCALIZER_FILE = "localizer.safetensors"
+SEEN = "seen"
+"""Folder of a run for what its frozen image tower said of the videos (:class:`cuemark.localizers.frames.Seen`)."""
 SWEEP_FILE = "sweep.json"
 VALIDATION_FPS = 10.0
 """Frames a second that are looked at to choose the weights of what labels frames."""
@@ -108,7 +119,7 @@ def _pretrain(recipe: Recipe, out: Path, device: torch.device) -> tuple[VideoEnc
     options = dict(recipe.options)
     text = None
     if objective.needs_text:
-        text = TextEncoder.load(recipe.encoder.text)
+        text = TextEncoder.load(recipe.encoder.text, max_tokens=recipe.encoder.max_tokens)
         options["text_dim"] = text.dim
     config = build(module.Config, options, "recipe", "options")
     model = objective(config, network, classes)
@@ -362,7 +373,9 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     """Train a localizer on a features folder, or on videos, and write ``out/localizer.safetensors``.
 
     What was right of its answers to the validation videos then makes probabilities of its scores
-    (:mod:`cuemark.localizers.calibration`).
+    (:mod:`cuemark.localizers.calibration`). What a frozen image tower says of a row of frames that looks the same again
+    (``towers.augment = "none"`` without ``towers.shift``; in validation always) is kept in ``out/seen``, so that it
+    looks once; the folder can be deleted afterwards.
 
     Args:
         encoder: the one that made the features: it travels inside the checkpoint, which then runs on raw video.
@@ -397,15 +410,19 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     options = dict(recipe.options)
     text = recipe.encoder.text if asked in ("sentence", "text") else None
     if text is not None and options.get("fusion") != "none":
-        options["text_dim"] = words_of(text).dim
+        options["text_dim"] = words_of(text, recipe.encoder.max_tokens).dim
     torch.manual_seed(recipe.seed)
     network = build_localizer(recipe.system, options, seen.dim, labels_of(training))
     inputs = _towers(network, recipe, seen, text) if isinstance(network, UnLoc) else None
-    words, prompts = reading(network, text)
+    words, prompts = reading(network, text, recipe.encoder.max_tokens)
     if seen.encoder is not None and seen.encoder.class_head and getattr(network.config, "names", None) == "encoder":
         name_by = getattr(network, "name_by")  # noqa: B009 (of those that have such names)
         name_by(seen.encoder.class_head["weight"], seen.encoder.class_head["bias"], seen.encoder.classes)
     begun = {} if recipe.start is None else _begin(network, recipe.system, recipe.start, seen.folder)
+    if isinstance(network, UnLoc) and isinstance(network.image, Frames) and network.config.freeze_image:
+        assert inputs is not None
+        assert inputs.footage is not None
+        inputs.seen = Seen(inputs.footage, network.image, out / SEEN)
     drawn = _draws(network, chooses, held, features, recipe) if asked == "examples" and held else []
     used = {vid: features[vid] for vid in dict.fromkeys((*training, *held, *(v for e in drawn for v, _ in e.support)))
             if vid in features}
@@ -436,9 +453,12 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
 
     identity = {"recipe": recipe.identity(), "weights": seen.weights, "annotations": _digest(training),
                 "proposals": None if proposed is None else _digest(proposed), **begun}
+    optim = recipe.optim
+    if isinstance(network, UnLoc) and not network.towers:  # it is said of towers, and on features there is none
+        optim = replace(optim, recompute=False)
     with _alone(out):
         result = fit(
-            network, data, recipe.optim, out, what=f"training {recipe.system}", seed=recipe.seed, device=device,
+            network, data, optim, out, what=f"training {recipe.system}", seed=recipe.seed, device=device,
             validate=validate, validate_every=recipe.validate_every, checkpoint_every=recipe.checkpoint_every,
             tensorboard=recipe.tensorboard, identity=identity,
         )
@@ -456,7 +476,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
             clip = None
     trained = TrainedLocalizer(network, recipe.system, told, eyes,
                                {"recipe": recipe.to_json(), "scores": result.best, "missing": len(missing)}, text,
-                               proposer, clip, calibration=link, lengths=lengths)
+                               proposer, clip, calibration=link, lengths=lengths,
+                               max_tokens=recipe.encoder.max_tokens)
     trained.save(out / LOCALIZER_FILE)
     return trained, result
 
@@ -478,10 +499,18 @@ def _videos(recipe: Recipe, truth: Truth, encoder: VideoEncoder | None) -> _Seen
     if recipe.system != "unloc" or recipe.data.videos is None:
         raise DataError("a localizer trains on features; name their folder in the recipe: data.features." + (
             " (unloc can train its image tower from data.videos.)" if recipe.system == "unloc" else ""))
+    shape = recipe.towers.network
+    if shape is not None and (encoder is not None or recipe.encoder.start is not None):
+        raise CallError("an image tower begins either as that of a CLIP (encoder.start) or with random weights "
+                        "(towers.network), and both are given; leave one out.")
+    if shape is not None:  # a frame's own token begins as that of all (refitted)
+        gap = recipe.towers.pooling == "gap"
+        encoder = weights.random_tower(replace(shape, pooling="gap") if gap else shape, recipe.seed)
     if encoder is None:
         if recipe.encoder.start is None:
             raise DataError("training from videos tunes an image tower; name it in the recipe: encoder.start, such as "
-                            "\"clip-b16\", or extract features and name their folder: data.features.")
+                            "\"clip-b16\", or its shape: towers.network, or extract features and name their folder: "
+                            "data.features.")
         encoder = weights.load(recipe.encoder.start)
     if not isinstance(encoder.network, ImageTower):
         raise DataError(f"training a localizer from videos needs the image tower of a CLIP in encoder.start, and "
@@ -512,8 +541,8 @@ def _towers(network: UnLoc, recipe: Recipe, seen: _Seen, text: str | None) -> In
         projection = seen.encoder.extra.get("projection")
         if projection is not None and projection.shape == network.video.weight.shape:
             network.video.weight.data.copy_(projection)
-    if text is not None and not network.config.freeze_text:
-        network.text = text_tower(Folder.read(text))
+    if text is not None and network.config.fusion != "none" and not network.config.freeze_text:
+        network.text = tower_of(words_of(text, recipe.encoder.max_tokens))
     if not network.towers:
         return None
     return Inputs(seen.footage, tokens=network.text is not None)

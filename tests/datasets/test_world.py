@@ -66,6 +66,19 @@ def test_a_video_does_not_depend_on_how_many_there_are(many):
     assert [by_id[s.id] for s in few] == few
 
 
+def test_an_easy_world_is_easier():
+    """What its docstring says, of every video that it plans."""
+    easy = WorldConfig.easy(seed=3, trimmed=30, training=30, validation=10, testing=10, novel=0)
+    assert (easy.seed, easy.camera, easy.distractors) == (3, 0.0, 0.0)
+    assert easy.scene_bias < WorldConfig().scene_bias
+    assert easy.quick[1] < WorldConfig().quick[0]
+    scenarios = world.plan(easy)
+    assert len(scenarios) == 80
+    assert {i.motion for s in scenarios for i in s.instances} == set(easy.classes) < set(WorldConfig().classes)
+    with pytest.raises(TypeError, match="colour"):
+        WorldConfig.easy(colour=1)
+
+
 def test_several_processes_make_the_same_world(tiny, tmp_path):
     seen = []
     world.make(TINY, tmp_path, workers=2, on_progress=lambda done, total: seen.append((done, total)))

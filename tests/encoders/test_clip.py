@@ -220,8 +220,18 @@ def test_tokens_are_interpolated_to_another_number_of_frames(folder, count):
     other = clip.refitted(tower, count)
     assert other.config.frames == count
     np.testing.assert_allclose(other.cls.numpy(), expected, atol=1e-6)
-    frames = torch.randn(1, count, 3, 32, 32)
-    torch.testing.assert_close(tower.frames(frames), other.frames(frames))
+    if count > 3:  # more than it has tokens for
+        frames = torch.randn(1, count, 3, 32, 32)
+        torch.testing.assert_close(tower.frames(frames), other.frames(frames))
+
+
+@torch.no_grad()
+def test_a_short_row_has_the_first_tokens_whoever_is_beside_it(folder):
+    tower = image_tower(folder, "frame", 3)
+    tower.cls += torch.randn(3, 32)
+    row = torch.randn(1, 2, 3, 32, 32)
+    filled = torch.cat([row, torch.zeros(1, 1, 3, 32, 32)], dim=1)
+    torch.testing.assert_close(tower.frames(row), tower.frames(filled)[:, :2])
 
 
 @torch.no_grad()

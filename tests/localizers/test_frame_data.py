@@ -18,7 +18,7 @@ from cuemark.datasets import kinetics
 from cuemark.datasets.format import Reading
 from cuemark.encoders import weights
 from cuemark.encoders.clip import Folder, Frames, image_tower, text_tower
-from cuemark.errors import CallError, ModelError
+from cuemark.errors import CallError, DataError, ModelError, VideoError
 from cuemark.extraction import ExtractConfig, features_of
 from cuemark.grid import Features, Grid
 from cuemark.localizers import frames as module
@@ -28,6 +28,7 @@ from cuemark.localizers.frames import (
     Footage,
     FrameData,
     Inputs,
+    Seen,
     augmented,
     clocks_in,
     cut_out,
@@ -265,6 +266,103 @@ def test_shorter_rows_are_black_behind_their_end(films):
     assert batch.frames.shape[:2] == (2, 8)
     assert not batch.frames[1, 4:].any()
     assert batch.frames[1, :4].any()
+
+
+def frozen(saved: Path, pooling: str, count: int = 6) -> Frames:
+    return Frames(image_tower(Folder.read(saved), pooling, count if pooling == "frame" else 0)).frozen()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "frame", "gap"])
+def test_a_frozen_tower_looks_at_each_row_once(films, saved, tmp_path, monkeypatch, pooling):
+    tower, calls, forward = frozen(saved, pooling), [], Frames.forward
+    monkeypatch.setattr(Frames, "forward", lambda self, x: calls.append(len(x)) or forward(self, x))
+    footage = Footage(films, CLIP)
+    inputs = Inputs(footage, seen=Seen(footage, tower, tmp_path / "seen"))
+    rows = even_rows(films) * 2  # as two sentences about one video
+    data = FrameData(FeatureData(rows, 4), inputs, None)
+    looked = [batch for epoch in range(3) for batch in data.epoch(epoch)] + [inputs(collate(rows))]
+    assert sum(calls) == len(films) == len(list((tmp_path / "seen").iterdir()))
+    plain = FrameData(FeatureData(rows, 4), Inputs(footage), None)
+    frames = [batch for epoch in range(3) for batch in plain.epoch(epoch)] + [Inputs(footage)(collate(rows))]
+    for batch, other in zip(looked, frames, strict=True):
+        assert batch.frames is None
+        assert torch.equal(batch.features, tower(other.frames))
+        assert batch.grids == other.grids
+    count = sum(calls)
+    Inputs(footage, seen=Seen(footage, frozen(saved, pooling), tmp_path / "seen"))(collate(rows))
+    assert sum(calls) == count  # another run's tower, the same one
+
+
+def test_rows_of_several_lengths_are_kept_without_padding(films, saved, tmp_path):
+    footage = Footage(films, CLIP)
+    tower = frozen(saved, "gap")
+    rows = collate([Row(clock) for clock in footage.clocks().values()])
+    batch = Inputs(footage, seen=Seen(footage, tower, tmp_path))(rows)
+    assert sorted(len(np.load(path)) for path in tmp_path.iterdir()) == [4, 8, 20]
+    expected = tower(Inputs(footage)(rows).frames) * rows.mask[..., None]
+    torch.testing.assert_close(batch.features, expected, rtol=0, atol=1e-5)
+
+
+def test_what_a_tower_said_is_of_that_tower_file_and_way_of_looking(films, saved, tmp_path):
+    def said(tower: Frames, clip: ClipConfig = CLIP, files: dict[str, Path] = films, ticks: float = 1.0) -> int:
+        footage = Footage(files, clip)
+        clock = np.array([[0, 0], [0, ticks]], np.float32)
+        return len(Seen(footage, tower, tmp_path / "seen").said(clock, footage.read(clock)))
+
+    other = frozen(saved, "cls")
+    other.tower.position.data += 1
+    copy = tmp_path / "a.mp4"
+    copy.write_bytes(films["a"].read_bytes())
+    different = [lambda: said(frozen(saved, "cls")), lambda: said(other), lambda: said(frozen(saved, "gap")),
+                 lambda: said(frozen(saved, "cls"), ClipConfig(frames=1, fps=4.0, short_side=40, crop=32)),
+                 lambda: said(frozen(saved, "cls"), ticks=1.5), lambda: said(frozen(saved, "cls"), files={"a": copy})]
+    for number, case in enumerate(different, 1):
+        assert (case(), case()) == (2, 2)
+        assert len(list((tmp_path / "seen").iterdir())) == number
+    copy.write_bytes(films["b"].read_bytes())  # another video under the same name
+    different[-1]()
+    assert len(list((tmp_path / "seen").iterdir())) == len(different) + 1
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(path.read_bytes()[:-7]),
+                                    lambda path: path.write_bytes(b""),
+                                    lambda path: np.save(path, np.zeros((6, 3), np.float32)),
+                                    lambda path: np.save(path, np.zeros((6, 32)))])
+def test_what_is_damaged_is_looked_at_again(films, saved, tmp_path, damage):
+    footage = Footage({"a": films["a"]}, CLIP)
+    inputs = Inputs(footage, seen=Seen(footage, frozen(saved, "cls"), tmp_path))
+    batch = collate(even_rows({"a": films["a"]}))
+    first = inputs(batch).features
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    damage(path)
+    assert torch.equal(inputs(batch).features, first)
+    assert path.read_bytes() == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_changed_frames_are_not_kept(films, saved, tmp_path):
+    footage = Footage(films, CLIP)
+    inputs = Inputs(footage, seen=Seen(footage, frozen(saved, "cls"), tmp_path / "seen"))
+    for how in ({"augment": Augment()}, {"augment": None, "shift": True}):
+        for batch in FrameData(FeatureData(even_rows(films), 2), inputs, **how).epoch(0):
+            assert batch.frames.dtype == torch.uint8
+            assert batch.features.shape[2] == 2
+    assert not (tmp_path / "seen").exists()
+
+
+def test_a_folder_that_takes_nothing_and_a_video_that_is_gone(films, saved, tmp_path):
+    (tmp_path / "seen").write_text("a file")
+    copy = tmp_path / "a.mp4"
+    copy.write_bytes(films["a"].read_bytes())
+    footage = Footage({"a": copy}, CLIP)
+    inputs = Inputs(footage, seen=Seen(footage, frozen(saved, "cls"), tmp_path / "seen"))
+    batch = collate(even_rows({"a": copy}))
+    with pytest.raises(DataError, match=r"seen' cannot be written \(.*\); .* run the same again"):
+        inputs(batch)
+    copy.unlink()
+    with pytest.raises(VideoError, match=r"a\.mp4' cannot be read: No such file"):
+        inputs(batch)
 
 
 def test_windows_move_within_their_video(films):

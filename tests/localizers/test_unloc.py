@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from cuemark.batch import Batch, Sentences
-from cuemark.encoders import clip
+from cuemark.encoders import clip, t5
 from cuemark.errors import CallError, ModelError
 from cuemark.grid import Features, Grid
 from cuemark.localizers import build, unloc
@@ -565,14 +565,39 @@ def test_classification_answers_with_the_whole_video():
 
 
 @torch.no_grad()
-def test_every_frame_has_a_score_for_every_question():
-    net = make()
+@pytest.mark.parametrize("name", ["vitdet", "fpn", "none", "one box", "retrieve", "segment", "classes"])
+def test_every_frame_has_a_score_for_every_question(name):
+    net = make(**SETTINGS[name])
     batch = asked(net)
     out = net(batch)
     found = net.saliency(out, batch)
     assert found.shape == (5, 16)
-    torch.testing.assert_close(found[0], out["logits"][0, :16].sigmoid())
-    assert not found[1, 11:].any()
+    assert not found[torch.tensor([1, 3, 4]), 11:].any()
+    points = pyramid_points(16, net.config.ranges if net.config.boxes else ((0, 1),), "cpu")
+    for question, row in enumerate(batch.about.tolist()):
+        scores = out["logits"][question].sigmoid().tolist()
+        for frame in range(int(batch.mask[row].sum())):
+            if not net.config.boxes:
+                assert found[question, frame] == pytest.approx(scores[frame], abs=1e-6)
+                continue
+            stands = around = 0.0
+            for k, score in enumerate(scores):
+                position, stride = int(points.position[k]), int(points.stride[k])
+                if not batch.mask[row, position]:
+                    continue
+                left, right = (out["offsets"][question, k] * stride).tolist()
+                if position <= frame < position + stride:
+                    stands = max(stands, score)
+                if position + 0.5 - left <= frame + 0.5 <= position + 0.5 + right:
+                    around = max(around, score)
+            assert found[question, frame] == pytest.approx(math.sqrt(stands * around), abs=1e-6)
+
+
+def test_whole_videos_have_no_frames_to_score():
+    net = make(task="classify", **FRAMEWISE)
+    batch = asked(net)
+    with pytest.raises(CallError, match="classify whole videos"):
+        net.saliency(net(batch), batch)
 
 
 # ------------------------------------------------------------------------------------------------ what is looked at
@@ -835,6 +860,18 @@ def test_parameters_are_the_papers():
     assert round(large / 1e6, 1) == 56.7
 
 
+@pytest.mark.parametrize(("text", "millions"), [
+    (t5.Config(), 147.1), (t5.Config(d_model=768, num_layers=12, num_heads=12, d_ff=3072), 221.5)], ids=["s", "b"])
+def test_parameters_beside_a_t5_are_the_papers(text, millions):
+    """Table 2: T5-S and T5-B in the place of CLIP's text tower."""
+    with torch.device("meta"):
+        net = UnLoc(replace(Config.activitynet("b"), text_dim=text.d_model), 768)
+        net.image = clip.Frames(clip.ImageTower(clip.Config(pooling="frame", frames=128)))
+        net.text = t5.T5Tower(text)
+    keys_biases = 6 * 512  # the release's
+    assert round((sum(p.numel() for p in net.parameters()) + keys_biases) / 1e6, 1) == millions
+
+
 @pytest.mark.parametrize(("name", "size", "expected"), [
     ("activitynet", "b", (128, 4, 4, True, "vitdet", -5.0, 2.0)),
     ("activitynet", "l", (160, 5, 4, True, "vitdet", -5.0, 2.0)), ("captions", "b", (128, 4, 3, False, "vitdet", 0, 2)),
@@ -946,7 +983,8 @@ def test_every_row_of_the_tables_begins_with_kinetics_as_its_header_says(name):
     changes = [change for flag, change in itertools.pairwise(call) if flag == "--set"]
     row, net = shapes(name)
     pretrained, other = shapes(first, *changes, frames=net.config.frames)
-    assert (pretrained.encoder, pretrained.towers.pooling) == (row.encoder, row.towers.pooling)
+    before, after = pretrained.encoder, row.encoder
+    assert (before.start, before.text, pretrained.towers.pooling) == (after.start, after.text, row.towers.pooling)
     net.begin(other)
 
 

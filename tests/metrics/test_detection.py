@@ -30,6 +30,7 @@ from cuemark.metrics.detection import (
     zero_shot,
 )
 from cuemark.segments import (
+    UNLABELLED,
     Predictions,
     Segment,
     Truth,
@@ -772,7 +773,38 @@ def test_a_split_is_scored_on_its_own_classes_and_videos():
     assert score.spread["average mAP"] == pytest.approx(100 * math.sqrt(1 / 12))
     assert math.isnan(zero_shot(truth, everything, [["a"]]).spread["average mAP"])
     stranger = {**everything, "stranger": [Segment(0, 1, "b", 0.9), Segment(0, 1, "c", 0.1)]}
-    assert [s.unknown for s in zero_shot(truth, stranger, [["a", "b"], ["a"]]).splits] == [1, 0]
+    strange = zero_shot(truth, stranger, [["a", "b"], ["a"]])
+    assert [s.unknown for s in strange.splits] == [1, 0]
+    assert strange.unknown == 1
+    assert strange.videos == ("v",)  # w shows no class of a split, so no draw of videos may hold it
+
+
+def test_each_split_may_have_its_own_predictions():
+    truth = {"v": VideoTruth(100.0, (Segment(0, 10, "a"), Segment(20, 30, "b"))),
+             "w": VideoTruth(100.0, (Segment(0, 10, "c"), Segment(40, 50, "b")))}
+    first = {"v": [Segment(0, 10, "a", 0.5)], "w": [Segment(0, 10, "a", 0.9)]}
+    second = {"v": [Segment(20, 30, "b", 0.4), Segment(0, 10, "a", 0.9)], "w": [Segment(0, 10, None, 1.0)],
+              "stranger": [Segment(0, 1, "b", 0.1)]}
+    splits = [["a"], ["b", "gone"]]
+    score = zero_shot(truth, [first, second], splits, [0.5])
+    by_hand = [detection({"v": replace(truth["v"], annotations=truth["v"].annotations[:1])}, {"v": first["v"]}, [0.5]),
+               detection({vid: replace(v, annotations=v.annotations[1:]) for vid, v in truth.items()},
+                         {"v": second["v"][:1], "stranger": second["stranger"]}, [0.5])]
+    assert [s.average for s in by_hand] == [1, 0.5]
+    assert [s.average for s in score.splits] == [1, 0.5]
+    assert score.average == 0.75
+    assert (score.missing, score.unknown) == (((), ()), 1)
+    assert score.unasked == {"a": 1, UNLABELLED: 1}  # of the second; the first has only labels that it is asked for
+    # one set for both: a label is strange that no split asks for, and each split takes its own
+    merged = {vid: [*first.get(vid, []), *second.get(vid, [])] for vid in second}
+    both = zero_shot(truth, merged, splits, [0.5])
+    assert both.unasked == {UNLABELLED: 1}
+    assert both.splits[1].average == 0.5
+    swapped = zero_shot(truth, [second, {"w": first["w"]}], splits, [0.5])
+    assert swapped.missing == ((), ("v",))
+    assert [s.average for s in swapped.splits] == [1, 0]
+    with pytest.raises(CallError, match="2 splits and 1 sets of predictions; give one for each, or one for all"):
+        zero_shot(truth, [first], splits)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -780,11 +812,12 @@ def test_zero_shot_weights(seed: int):
     truth, predictions, weights = weighed_case(seed)
     splits = [[name] for name in sorted({s.label for v in truth.values() for s in v.annotations} - {AMBIGUOUS})]
     score = zero_shot(truth, predictions, splits)
-    same_figures(score.figures(np.ones(len(truth))), score.figures())
+    same_figures(score.figures(np.ones(len(score.videos))), score.figures())
     more_truth, more_predictions = repeated(truth, predictions, weights)
     left = [names for names in splits if any(s.label in names for v in more_truth.values() for s in v.annotations)]
-    same_figures(score.figures(weights), zero_shot(more_truth, more_predictions, left).figures())
-    assert all(math.isnan(value) for value in score.figures(np.zeros(len(truth))).values())
+    ours = np.array([weight for vid, weight in zip(truth, weights) if vid in score.videos])
+    same_figures(score.figures(ours), zero_shot(more_truth, more_predictions, left).figures())
+    assert all(math.isnan(value) for value in score.figures(np.zeros(len(ours))).values())
 
 
 def test_zero_shot_over_the_published_splits():
@@ -806,7 +839,7 @@ def test_impossible_splits(splits):
 
 
 def test_a_split_without_truth_is_refused():
-    with pytest.raises(DataError, match=r"split 2: the truth shows none of its 2 classes.*'b'"):
+    with pytest.raises(DataError, match=r"split 1: the truth shows none of its 2 classes.*'b'"):
         zero_shot(one_video(Segment(0, 1, "a")), {}, [["a"], ["c", "b"]])
 
 

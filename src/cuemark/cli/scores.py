@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,7 +28,7 @@ from cuemark.cli.shell import (
     screen,
     tabulated,
 )
-from cuemark.errors import CallError
+from cuemark.errors import CallError, DataError
 from cuemark.metrics import TaskName
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     "cuemark evaluate detection --truth truth.json --predictions predictions.json",
     "cuemark evaluate detection --truth thumos/test --train thumos/validation --predictions p.json --style thumos14",
     "cuemark evaluate detection --truth truth.json --predictions p.json --bootstrap 1000 --json scores.json",
-    "cuemark evaluate detection --truth truth.json --predictions p.json --zero-shot 'splits/train50%; test50%'",
+    "cuemark evaluate detection --truth truth.json --predictions 'answers/{split}.json'"
+    " --zero-shot 'train50%; test50%/ActivityNet1.3'",
 ))
 def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
               style: Literal["activitynet", "thumos14"] = "activitynet", tiou: Tious_ = None, official: bool = True,
@@ -56,21 +57,46 @@ def detection(*, truth: Truth_, predictions: Predictions_, train: Train_ = None,
     recall
         Recall at this many times as many answers as there are instances (Ego4D's Recall@kx); may be repeated.
     zero_shot
-        Folder of class splits: the mean over their unseen classes.
+        Folder of class splits: mean and standard deviation over splits, each scored on its unseen classes. {split} in
+        the name of --predictions is the number of a split, 0, 1 …, for each has its own model; one plain file answers
+        all.
     classes
         Show the average precision of every class too.
     """
-    from cuemark.datasets import splits
     from cuemark.metrics.detection import DetectionScore
 
     if classes and (recall or zero_shot is not None):
         raise CallError("--classes shows average precision, which --recall and --zero-shot do not give for each class.")
-    unseen = [second for _, second in splits.zero_shot(zero_shot)] if zero_shot is not None else None
-    result = _evaluated("detection", truth, predictions, train, subset, fps, bootstrap, seed, json, style=style,
-                        tious=tiou, official=official, recall=tuple(recall or ()), splits=unseen)
+    unseen = _unseen(zero_shot)
+    result = _evaluated("detection", truth, _of_splits(predictions, unseen), train, subset, fps, bootstrap, seed, json,
+                        style=style, tious=tiou, official=official, recall=tuple(recall or ()), splits=unseen)
     if classes and json != "-" and isinstance(result.score, DetectionScore):
         rows = sorted(zip(result.score.classes, result.score.ap.mean(axis=1)), key=lambda row: -row[1])
         screen().print(tabulated(["class", "average AP"], [[name, float(100 * value)] for name, value in rows]))
+
+
+def _unseen(folder: Path | None) -> list[list[str]] | None:
+    """The unseen classes of each zero-shot split."""
+    from cuemark.datasets import splits
+
+    return None if folder is None else [unseen for _, unseen in splits.zero_shot(folder)]
+
+
+def _of_splits(predictions: Path, splits: Sequence[object] | None) -> Path | list[Path]:
+    """The file that is named, or, where ``{split}`` is in its name, that of each split in turn."""
+    if "{split}" not in str(predictions):
+        if splits is not None and not predictions.exists():
+            raise DataError(f"'{predictions}' does not exist, and has no {{split}} in it to name the file of each "
+                            "split; check the path.")
+        return predictions
+    if splits is None:
+        raise CallError(f"{{split}} in '{predictions}' is the number of a zero-shot split; name their folder with "
+                        "--zero-shot.")
+    files = [Path(str(predictions).replace("{split}", str(n))) for n in range(len(splits))]
+    if absent := [file for file in files if not file.exists()]:
+        raise DataError(f"'{absent[0]}' does not exist, and each of the {len(files)} splits needs its file; check the "
+                        "path, or answer that split, too.")
+    return files
 
 
 @evaluate_app.command(help_epilogue=examples(
@@ -126,11 +152,11 @@ def highlights(*, truth: Truth_, predictions: Predictions_, train: Train_ = None
 
 @evaluate_app.command(help_epilogue=examples(
     "cuemark evaluate frames --truth groundTruth --predictions results --fps 15",
-    "cuemark evaluate frames --truth COIN.json --predictions p.json --fps 2 --background background",
+    "cuemark evaluate frames --truth COIN.json --predictions p.json --fps 2 --saliency scores.npz",
 ))
 def frames(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, subset: Subset_ = None,
-           fps: float | None = None, background: list[str] | None = None, bootstrap: Bootstrap_ = 0, seed: Seed_ = 0,
-           json: Json_ = None) -> None:
+           fps: float | None = None, background: list[str] | None = None, saliency: Path | None = None,
+           bootstrap: Bootstrap_ = 0, seed: Seed_ = 0, json: Json_ = None) -> None:
     """Action segmentation: frame accuracy with and without background, frame mAP, edit score, F1@{10,25,50}.
 
     Parameters
@@ -139,9 +165,12 @@ def frames(*, truth: Truth_, predictions: Predictions_, train: Train_ = None, su
         Frames a second to count at, and those of files that do not say; by default the truth's own.
     background
         Labels that are no action; by default "background". Time without a label is the first of them.
+    saliency
+        What `cuemark localize --saliency` wrote: frame mAP then ranks every class at every frame by it, as UnLoc does,
+        instead of the segments by their scores.
     """
     _evaluated("frames", truth, predictions, train, subset, fps, bootstrap, seed, json,
-               background=tuple(background or ("background",)))
+               background=tuple(background or ("background",)), saliency=saliency)
 
 
 @evaluate_app.command(help_epilogue=examples(
@@ -201,6 +230,7 @@ def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None
                draw: Callable[[Evaluation], None] = lambda result: None, **options: Any) -> Evaluation:
     """Evaluate, draw and show: a table on a terminal, JSON for programs."""
     from cuemark.evaluation import evaluate
+    from cuemark.metrics.detection import ZeroShotScore
     from cuemark.metrics.diagnosis import Diagnosis
     from cuemark.progress import Bar
     from cuemark.segments import write_json
@@ -225,11 +255,12 @@ def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None
         if not bootstrap:  # the rest is in the tables above
             shown = dict(list(shown.items())[:2])
     columns = ["predictions"] + (["95 %"] if result.interval else []) + (["floor"] if result.floor else [])
+    columns[1:1] = ["± splits"] if result.spread else []
     table = Table(task, *columns, *(["ceiling"] if result.ceiling else []), header_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, value in shown.items():
-        row = [printed(value)]
+        row = [printed(value), *([printed(result.spread[name])] if result.spread else [])]
         if result.interval:
             row.append("{} – {}".format(*map(printed, result.interval[name])))
         row += [printed(given.get(name, float("nan"))) for given in (result.floor, result.ceiling) if given]
@@ -237,8 +268,10 @@ def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None
     console.print(table)
     lost = ([f"{len(result.missing)} videos have no prediction, '{result.missing[0]}' first; theirs count as missed."]
             if result.missing else [])
+    spread = ([f"± splits: standard deviation between the {len(result.score.splits)} splits."]
+              if isinstance(result.score, ZeroShotScore) else [])
     for line in (f"{len(result.score.videos)} videos. The floor never looks at a video; the ceiling is handed the "
-                 "truth.", f"floor: {'' if result.floor else 'none, it '}{result.floor_of}.",
+                 "truth.", *spread, f"floor: {'' if result.floor else 'none, it '}{result.floor_of}.",
                  f"ceiling: {result.ceiling_of}.", *lost, *result.notes):
         console.print(line)
     return result
@@ -247,10 +280,11 @@ def _evaluated(task: TaskName, truth: Path, predictions: Any, train: Path | None
 @app.command(help_epilogue=examples(
     "cuemark compare detection tsp.json clap.json --truth truth.json",
     "cuemark compare grounding a.json b.json --truth charades_sta_test.txt --bootstrap 5000 --json",
+    "cuemark compare detection 'b/{split}.json' 'l/{split}.json' --truth truth.json --zero-shot zero50",
 ))
 def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset: Subset_ = None,
             bootstrap: int = 1000, seed: Seed_ = 0, tiou: Tious_ = None, fps: Fps_ = None,
-            strict: bool = False, json: Json_ = None) -> None:
+            strict: bool = False, zero_shot: Path | None = None, json: Json_ = None) -> None:
     """Is the difference between two systems real? Paired bootstrap over videos.
 
     Parameters
@@ -263,6 +297,8 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
         Draws of videos.
     strict
         Of grounding: the tIoU must be above the threshold.
+    zero_shot
+        Of detection: folder of class splits, as of `cuemark evaluate detection`; {split} as there.
     """
     from cuemark.evaluation import compare as run
     from cuemark.progress import Bar
@@ -273,9 +309,11 @@ def compare(task: TaskName, first: Path, second: Path, *, truth: Truth_, subset:
         options["tious"] = tuple(tiou)
     if strict:
         options["strict"] = True
+    if (unseen := _unseen(zero_shot)) is not None:
+        options["splits"] = unseen
     with Bar("drawing videos", bootstrap) as bar:
-        found = run(task, truth, first, second, bootstrap=bootstrap, seed=seed, subsets=subset, fps=fps,
-                    on_draw=lambda: bar.advance(1), **options)
+        found = run(task, truth, _of_splits(first, unseen), _of_splits(second, unseen), bootstrap=bootstrap, seed=seed,
+                    subsets=subset, fps=fps, on_draw=lambda: bar.advance(1), **options)
     told = {"task": task, "draws": bootstrap, "figures": {
         name: {"first": d.first, "second": d.second, "difference": d.second - d.first, "low": d.low, "high": d.high,
                "p": d.p, "real": d.real} for name, d in found.items() if d.first == d.first and d.second == d.second}}

@@ -114,7 +114,7 @@ def convert_localizer(source: Path, *, recipe: Path, features: Path, out: Path, 
     elif Path(made.data.truth).exists():
         names = labels_of(subset(truth_of(made.data.truth), *made.data.train))
     trained = TrainedLocalizer.released(source, made.system, made.options, FeatureFolder.open(features), names,
-                                        made.encoder.text)
+                                        made.encoder.text, made.encoder.max_tokens)
     trained.save(out)
     named = getattr(trained.network.config, "names", None) != "none"
     print(f"{out}: {trained.name}, {f'{len(names)} classes' if named else 'proposals without names'}")

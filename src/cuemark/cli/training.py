@@ -494,8 +494,12 @@ def extract(videos: list[Path], *, encoder: str, out: Path, stride: int | None =
     "cuemark localize match.mp4 --model runs/tan2d/localizer.safetensors --query 'the red star spins' --least 0.1",
     "cuemark localize match.mp4 --model runs/qat/localizer.safetensors --examples clip1.mp4:3-7 clip2.mp4:10-12",
     "cuemark localize match.mp4 --model runs/unloc/localizer.safetensors --classes 'long jump','high jump',hurdles",
+    "cuemark localize videos/ --model runs/unloc/localizer.safetensors --classes @zero50/test/split_0.list,hurdles"
+    " --out answers.json",
     "cuemark localize match.mp4 --model clip-b16 --query 'a dog jumps' --least 0.95",
     "cuemark localize features/clap --model runs/tan2d/localizer.safetensors --truth test.json --out answers.json",
+    "cuemark localize videos/ --model clip-b16 --truth highlight_val_release.jsonl --out submission.jsonl",
+    "cuemark localize videos/ --model runs/unloc/localizer.safetensors --out p.json --saliency scores.npz --every 0.1",
 ))
 def localize(videos: list[str], *, model: str, query: Several = None,
              examples_: Annotated[Several, Parameter(name="--examples")] = None, classes: Several = None,
@@ -503,8 +507,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
              truth: Path | None = None,
              subset: list[str] | None = None, proposals: Path | None = None, names: str | None = None,
              labels: Several = None, least: float = 0.0, text: str | None = None, early: bool | None = None,
-             urls: bool = False, top: int = 10, out: Path | None = None, device: str = "auto", json: bool = False
-             ) -> int:
+             urls: bool = False, top: int = 10, out: Path | None = None, saliency: Path | None = None,
+             every: float | None = None, device: str = "auto", json: bool = False) -> int:
     """Find moments in raw videos, or in extracted features, in seconds: classes, sentences, or more of what is shown.
 
     The tables of a video are printed before the next one is opened, unless --out takes them all. On a terminal one long
@@ -523,7 +527,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         FILE:START-END in seconds, what to find more of, for a localizer that is shown examples; may be repeated.
     classes
         Names of what to find, with commas between them, for a localizer with an open vocabulary (unloc); names that it
-        was never trained on too. By default those that it was trained on.
+        was never trained on too. @FILE takes those of a file: one a line, or a JSON list. By default those that it was
+        trained on.
     prompts
         In which words it is asked for a class: the first of 28 prompts, or all, averaging the outputs (28 times the
         work) or the embeddings (no more work).
@@ -556,18 +561,34 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     top
         Show this many of each video and query; --out and --json hold all.
     out
-        Write all segments to this file, in cuemark's (and ActivityNet's) prediction format.
+        Write all segments to this file, in cuemark's (and ActivityNet's) prediction format; to a .jsonl, answers to
+        sentences as QVHighlights has them, of an unloc or without training with the saliency of every 2 s.
+    saliency
+        Write how well each stretch of a video answers, for every sentence or class, to this .npz (numpy.load opens it):
+        of an unloc, 0 to 1; without training, a cosine.
+    every
+        Seconds of such a stretch; by default 0.5.
     device
         cpu, cuda, cuda:1 …; auto takes a GPU where there is one.
     json
         Print all segments as JSON instead of a table.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from cuemark.conversion import predictions_of, truth_of
+    from cuemark.datasets import qvhighlights
     from cuemark.extraction import chosen
     from cuemark.feature_folder import MANIFEST, FeatureFolder
-    from cuemark.localization import Similarity, TrainedLocalizer, answer_features, load, localize_truth, names_by
+    from cuemark.localization import (
+        Similarity,
+        TrainedLocalizer,
+        answer_features,
+        load,
+        localize_truth,
+        names_by,
+        reads,
+    )
+    from cuemark.saliency import writing
     from cuemark.segments import Predictions, predictions_json, write_predictions
     from cuemark.segments import subset as part
 
@@ -575,8 +596,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         raise CallError("--subset takes splits of a truth; name it with --truth.")
     console = screen()
     board = console.is_terminal and not json and out is None and len(videos) == 1 and Path(videos[0]).is_file()
+    asked_for = [name for words in classes or () for word in words.split(",") for name in _names(word.strip())]
     trained = load(model, chosen(device), prompts, shortlist, text)
-    asked_for = [name.strip() for some in classes or () for name in some.split(",") if name.strip()]
     if names is not None and labels:
         raise CallError("--names and --labels both name what is found; give one of them.")
     told_by = None if names is None and not labels else names_by(names or labels or "", trained)
@@ -586,6 +607,14 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     known = None if truth is None else truth_of(truth)
     if known is not None and subset:
         known = part(known, *subset)
+    rows = out is not None and out.suffix.lower() == ".jsonl"
+    if rows and (asked_for or not (query or (known is not None and reads(trained)))):
+        raise CallError("a .jsonl holds answers to sentences; ask some (--query, --truth), or write the segments of "
+                        "classes to a .json.")
+    if every is not None and (saliency is None or (rows and every != qvhighlights.STEP)):
+        raise CallError("--every is about --saliency, and that of a .jsonl is of every 2 s; leave it out.")
+    if saliency is not None or (rows and trained.salient):
+        asked["every"] = every or (qvhighlights.STEP if rows else 0.5)
     answers: Iterable[Answer]
     if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
         if early:
@@ -614,22 +643,32 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     link = trained.calibration if isinstance(trained, TrainedLocalizer) else None
     shown = partial(_shown, top=top, likely=link is not None)
     held: list[Answer] = []
-    for answer in _whole(answers, console, shown, board, json):
-        if answer.failed is not None:
-            failed[answer.video] = answer.failed
-            continue
-        found.setdefault(answer.video, []).extend(answer.segments)
-        if link is not None and answer.sure is not None:
-            told["calibration"] = asdict(link)
-        if answer.absent:
-            absent.setdefault(answer.video, []).extend(answer.absent)
-        if out is not None:
-            held.append(answer)
-        elif not json:
-            console.print(shown(answer))
+    curves: dict[tuple[str, str], Any] = {}
+    with nullcontext() if saliency is None else writing(saliency) as kept:
+        for answer in _whole(answers, console, shown, board, json):
+            if answer.failed is not None:
+                failed[answer.video] = answer.failed
+                continue
+            found.setdefault(answer.video, []).extend(answer.segments)
+            if link is not None and answer.sure is not None:
+                told["calibration"] = asdict(link)
+            if answer.absent:
+                absent.setdefault(answer.video, []).extend(answer.absent)
+            if answer.saliency is not None:
+                if kept is not None:
+                    kept.add(answer.video, answer.saliency)
+                if rows:
+                    curves[answer.video, answer.asked[0]] = answer.saliency.data[:, 0]
+            if out is not None:
+                held.append(replace(answer, saliency=None))
+            elif not json:
+                console.print(shown(answer))
     told |= {name: value for name, value in (("failed", failed), ("not_found", absent)) if value}
     if out is not None and found:
-        write_predictions(out, found, told)
+        if rows:
+            qvhighlights.write_predictions(out, found, known or {}, curves)
+        else:
+            write_predictions(out, found, told)
     if json:
         print(jsonlib.dumps(predictions_json(found, told)))
     elif out is not None:
@@ -637,6 +676,13 @@ def localize(videos: list[str], *, model: str, query: Several = None,
             console.print(shown(answer))
         print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0
+
+
+def _names(word: str) -> list[str]:
+    """The classes that a word of --classes means: itself, or those of ``@FILE``."""
+    from cuemark.datasets.splits import read_classes
+
+    return read_classes(Path(word[1:])) if word.startswith("@") else [word] if word else []
 
 
 def _whole(answers: Iterable[Answer], console: Console, shown: Callable[[Answer], Group], board: bool, json: bool

@@ -37,7 +37,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -290,11 +290,15 @@ def parse_predictions(path: Path, reading: Reading) -> Predictions:
     return predictions
 
 
-def write_predictions(path: Path, predictions: Predictions, truth: Truth) -> None:
+def write_predictions(path: Path, predictions: Predictions, truth: Truth,
+                      saliency: Mapping[tuple[str, str], np.ndarray] | None = None) -> None:
     """Write predictions: a row for each query; its windows in the order they have.
 
     What lacks an ``id`` gets that of the query with its sentence in ``truth``, as :func:`write` numbers it, and what
     lacks a ``query`` the sentence of its id.
+
+    Args:
+        saliency: video and sentence -> one number for each ``STEP`` seconds; these are rows even without a window.
 
     Raises:
         DataError: a prediction has no score, or neither it nor ``truth`` says which query it answers.
@@ -317,7 +321,12 @@ def write_predictions(path: Path, predictions: Predictions, truth: Truth) -> Non
             if qid is None:
                 qid = ids[vid, text] = next(fresh)
             rows.setdefault((vid, qid), _Asked(qid, vid, text)).segments.append(s)
-    write_moments(path, [Moments(a.id, a.video, a.text, tuple(a.segments)) for a in rows.values()])
+    for vid, text in saliency or {}:
+        qid = ids.get((vid, text.strip())) or next(fresh)
+        rows.setdefault((vid, qid), _Asked(qid, vid, text.strip()))
+    said = {(vid, text.strip()): numbers for (vid, text), numbers in (saliency or {}).items()}
+    write_moments(path, [Moments(a.id, a.video, a.text, tuple(a.segments), saliency=said.get((a.video, a.text)))
+                         for a in rows.values()])
 
 
 @dataclass

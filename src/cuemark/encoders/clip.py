@@ -21,9 +21,11 @@ images with texts (:mod:`cuemark.similarity`).
 The activation is the approximation ``x * sigmoid(1.702 x)`` in OpenAI's weights ("quick GELU"), and the exact GELU in
 most of OpenCLIP's. A folder's ``config.json`` says which; the two differ by enough to spoil features silently.
 
-Where it differs from UnLoc's release: patches lie in PyTorch's order of pixels (the weights are the same); another
-number of frames than N interpolates the frames' tokens linearly between their middles at both ends of the scale, where
-``jax.image.resize`` also smooths when there are fewer.
+A row of fewer frames than N, which others are longer than, has the first tokens, as in the release, which fills it up
+to N. A tower for another N begins with tokens interpolated linearly between their middles.
+
+Where it differs from UnLoc's release: patches lie in PyTorch's order of pixels (the weights are the same);
+``jax.image.resize`` also smooths where another N is smaller.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -78,7 +80,7 @@ class Config:
     eps: float = 1e-5
     """Of layer norms."""
     pooling: Literal["cls", "frame", "gap"] = "cls"
-    """See above."""
+    """What stands for a frame, see above; a recipe says it in ``towers.pooling``."""
     frames: int = 0
     """N: how many frames have a token of their own (``"frame"``); 0 otherwise."""
 
@@ -230,7 +232,8 @@ class ImageTower(_Tower):
         if self.cls is None:
             x = x + self.position
         else:
-            own = self.cls if self.config.pooling == "cls" else stretched(self.cls, count)
+            own = self.cls if self.config.pooling == "cls" else self.cls[:count] if count < len(self.cls) else (
+                stretched(self.cls, count))
             own = own.expand(count, -1).repeat(rows, 1)[:, None].to(x.dtype)
             x = torch.cat([own, x], dim=1) + self.position
         x = self.through(self.before(x))
@@ -240,6 +243,9 @@ class ImageTower(_Tower):
 
 class TextTower(_Tower):
     """Tokens to the projected vector of each: what :class:`cuemark.text.TextEncoder` computes, to be trained."""
+
+    pooling: ClassVar[str] = "last"
+    """What stands for a whole text: its last token."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)

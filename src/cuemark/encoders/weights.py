@@ -30,6 +30,8 @@ from typing import Any, Literal
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+import torch
+
 from cuemark import checkpoint
 from cuemark.clips import ClipConfig
 from cuemark.encoders import clip
@@ -449,6 +451,20 @@ def clip_encoder(source: str | Path, pooling: Literal["cls", "frame", "gap"] = "
         extra["log_scale"] = folder.weights["logit_scale"].float()
     title = "clip" if pooling == "cls" else f"clip {pooling}"
     return VideoEncoder(tower, look, f"{title} {name if known else Path(name).name}", extra=extra, made=made)
+
+
+def random_tower(config: clip.Config, seed: int) -> VideoEncoder:
+    """An image tower that has learned nothing, as an encoder of clips of one frame in CLIP's colours.
+
+    Args:
+        config: its shape.
+        seed: of its weights, which are drawn as CLIP's were.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tower = clip.ImageTower(config)
+    look = ClipConfig(frames=1, fps=FRAMES, short_side=config.image, crop=config.image, mean=clip.MEAN, std=clip.STD)
+    return VideoEncoder(tower.eval(), look, "image tower of random weights", made={"seed": seed})
 
 
 def _foreign(path: Path) -> VideoEncoder:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from cuemark.encoders.weights import TIMEOUT
 from cuemark.errors import CallError, CuemarkError, VideoError
 from cuemark.localizers.questions import Question
 from cuemark.progress import Bar, say
+from cuemark.saliency import Saliency
 from cuemark.segments import Segment
 
 Videos = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
@@ -50,6 +51,8 @@ class Answer:
     replaces this one. None: it was looked at whole."""
     failed: str | None = None
     """Why it could not be looked at, where it was one of several."""
+    saliency: Saliency | None = field(default=None, compare=False)
+    """How well each stretch answers each of ``asked``, where that was wanted."""
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -58,13 +61,14 @@ class Answer:
         return tuple(name for name in self.asked if name not in found) if self.failed is None else ()
 
 
-def sorted_out(video: str, asked: Sequence[Question], segments: Sequence[Segment], sure: bool, least: float
-               ) -> list[Answer]:
+def sorted_out(video: str, asked: Sequence[Question], segments: Sequence[Segment], sure: bool, least: float,
+               saliency: Saliency | None = None) -> list[Answer]:
     """The segments of a video, each with the question that it answers: classes that were asked for by name first.
 
     Args:
         sure: whether scores are probabilities.
         least: segments below are not said.
+        saliency: of all that was asked, column by column.
     """
     parts: list[tuple[tuple[str, ...], list[Segment]]] = []
     names = tuple(dict.fromkeys(str(q.label) for q in asked if q.named))
@@ -72,8 +76,13 @@ def sorted_out(video: str, asked: Sequence[Question], segments: Sequence[Segment
     if names or not sentences:
         parts.append((names, [s for s in segments if s.query is None]))
     parts += [((sentence,), [s for s in segments if s.query == sentence]) for sentence in sentences]
-    return [Answer(video, name, tuple(s for s in part if (s.score or 0.0) >= least) if least else tuple(part),
-                   max((s.score or 0.0 for s in part), default=0.0) if sure else None) for name, part in parts]
+    found = [Answer(video, name, tuple(s for s in part if (s.score or 0.0) >= least) if least else tuple(part),
+                    max((s.score or 0.0 for s in part), default=0.0) if sure else None) for name, part in parts]
+    if saliency is None:
+        return found
+    place = {(question.named, question.said()): column for column, question in enumerate(asked)}
+    return [replace(answer, saliency=saliency.only([place[bool(names) and number == 0, name] for name in answer.asked]))
+            for number, answer in enumerate(found)]
 
 
 def asking(asks: Callable[..., list[Question]], queries: Sequence[str] | Mapping[str, Sequence[str]],

@@ -320,11 +320,17 @@ def reader_of(encoder: VideoEncoder) -> str | None:
     return str(name) if name else None
 
 
+def tokens_of(encoder: VideoEncoder) -> int | None:
+    """How many tokens of a sentence were read when it was trained; None: all that its text encoder can."""
+    most: int | None = ((encoder.made.get("recipe") or {}).get("encoder") or {}).get("max_tokens")
+    return most
+
+
 def _reader(encoder: VideoEncoder) -> Callable[[Sequence[str]], Tensor]:
     name = reader_of(encoder)
     if not name:
         raise ModelError(f"the encoder '{encoder.name}' does not say which text encoder it was trained with; name it.")
-    return TextEncoder.load(name).encode
+    return TextEncoder.load(name, max_tokens=tokens_of(encoder)).encode
 
 
 def _over_videos(features: Mapping[str, Features], encoder: VideoEncoder, labels: Sequence[str],

@@ -18,6 +18,9 @@ In training (:class:`FrameData`), each row is changed by one draw, the same for 
     frames with their shorter side scaled -> jitter of the scale -> random crop -> mirrored or not
       -> RandAugment (Cubuk et al., NeurIPS 2020): operations on colours and a square cut out
 
+Where a tower is frozen and a row is not changed, its frames are decoded ahead and encoded once, and what the tower said
+is kept (:class:`Seen`): batches then have features in place of frames.
+
 RandAugment's operations are those that UnLoc's release leaves for video: autocontrast, equalize, invert, posterize,
 solarize, solarize-add, colour, contrast, brightness, sharpness, cut-out; one draw in twelve does nothing. They are
 Pillow's, on all frames of a row below each other as one picture, so that what depends on a histogram does not flicker.
@@ -30,6 +33,7 @@ where 0 would be black.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,19 +46,22 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
 
-from cuemark import video
+from cuemark import checkpoint, folders, video
 from cuemark.batch import Batch
 from cuemark.clips import ClipConfig, FrameReader, ahead, clip_count, cut
 from cuemark.encoders.clip import Config as ImageConfig
-from cuemark.encoders.clip import Frames, ImageTower, TextConfig, TextTower
+from cuemark.encoders.clip import Folder, Frames, ImageTower, TextConfig, TextTower, text_tower
+from cuemark.encoders.t5 import Config as T5Config
+from cuemark.encoders.t5 import T5Tower
 from cuemark.encoders.video_encoder import VideoEncoder
-from cuemark.errors import CallError, DataError, ModelError, within
+from cuemark.errors import CallError, DataError, ModelError, VideoError, within
 from cuemark.extraction import ExtractConfig
+from cuemark.feature_folder import damage
 from cuemark.grid import Features, Grid
 from cuemark.nn.spans import Window
-from cuemark.segments import Truth
+from cuemark.segments import Truth, replacing
 from cuemark.settings import build
-from cuemark.text import TextEncoder
+from cuemark.text import GloVe, TextEncoder, folder_of, model_kind
 
 # ---------------------------------------------------------------------------------------------- augmentation
 
@@ -190,6 +197,10 @@ class Footage:
             found[vid] = Features(data, Grid.of_clips(count, 1, 1, self.clip.fps), duration)
         return found
 
+    def file(self, clock: np.ndarray) -> Path:
+        """The video file that the rows of a clock are of."""
+        return self._files[round(float(clock[0, 0]))]
+
     def read(self, clock: np.ndarray, augment: Augment | None = None, rng: np.random.Generator | None = None
              ) -> np.ndarray:
         """The frames that the rows of a clock stand for.
@@ -205,12 +216,82 @@ class Footage:
             VideoError: the file cannot be read.
         """
         seconds = clock[:, 1].astype(np.float64) / self.clip.fps
-        frames = self._reader.read(self._files[round(float(clock[0, 0]))], seconds)
+        frames = self._reader.read(self.file(clock), seconds)
         if augment is None or rng is None:
             frames = cut(frames, self.clip.crop)
         else:
             frames = augmented(frames, self.clip.crop, augment, rng)
         return frames.transpose(0, 3, 1, 2)
+
+
+@dataclass
+class Seen:
+    """What a frozen image tower says of rows of frames, looked at once and kept in a folder.
+
+    A row whose frames are cut from the centre looks the same in every epoch, validation and run: the folder has a
+    ``.npy`` of ``(T, dim)`` float32 for each, under a digest of all that decides it: the tower's weights and pooling,
+    how frames are cut, the file (its path, size and time of change) and the ticks. One that is damaged is made again.
+    The numbers are the tower's to the row alone, in float32 whatever the training computes in: what answers are made
+    from later.
+
+    Args:
+        footage: what reads the frames.
+        tower: frozen, with the weights that it keeps; it computes where it is.
+        folder: made where it is missing. It holds 4 T dim bytes a row (0.4 MB of 128 frames of ViT-B), and nothing
+            needs it after the training: delete it at will. It is left, as the same run called again, or one whose
+            checkpoint was removed, would look at every video again.
+    """
+
+    footage: Footage
+    tower: Frames
+    folder: Path
+
+    def __post_init__(self) -> None:
+        told = (checkpoint.digest(self.tower.state_dict()), self.tower.tower.config, self.footage.clip)
+        self._who = repr(told).encode()
+
+    def kept(self, clock: np.ndarray) -> np.ndarray | None:
+        """``(T, dim)`` of a clock's rows; None where they have not been looked at.
+
+        Raises:
+            VideoError: the video file is gone.
+        """
+        path = self._path(clock)
+        return np.load(path) if damage(path, len(clock), self.tower.dim, "float32") is None else None
+
+    def said(self, clock: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """``(T, dim)`` of a clock's rows, kept from now on.
+
+        Args:
+            found: the rows' frames ``(T, 3, crop, crop)`` uint8, or what :meth:`kept` gave.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        if found.ndim == 2:
+            return found
+        kept = self.kept(clock)  # one batch may have a row twice, asked two sentences
+        if kept is not None:
+            return kept
+        device = next(self.tower.parameters()).device
+        with torch.no_grad():
+            told = self.tower(torch.from_numpy(np.ascontiguousarray(found))[None].to(device))[0].float().cpu().numpy()
+        try:
+            with replacing(self._path(clock), "wb") as file:
+                np.save(file, told)
+        except OSError as error:
+            raise folders.unwritable(self.folder, error) from None
+        return told
+
+    def _path(self, clock: np.ndarray) -> Path:
+        file = self.footage.file(clock)
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise VideoError(f"video '{file}' cannot be read: {error.strerror}.") from None
+        name = hashlib.sha256(self._who)
+        name.update(repr((str(file.resolve()), state.st_size, state.st_mtime_ns, clock[:, 1].tolist())).encode())
+        return self.folder / f"{name.hexdigest()[:32]}.npy"
 
 
 def ids_of(reader: TextEncoder) -> Callable[[Sequence[str]], list[Tensor]]:
@@ -233,13 +314,30 @@ class Inputs:
     """Of an image tower; None: ``features`` are features."""
     tokens: bool = False
     """Whether the words of ``sentences`` are ids (:func:`ids_of`), for a text tower."""
+    seen: Seen | None = None
+    """Of a frozen image tower: rows that are cut from the centre become ``features``, which it gave once, in place of
+    frames."""
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with ``frames`` and ``tokens``, where it was."""
+        """The batch with ``frames`` (or their ``features``) and ``tokens``, where it was."""
         if self.footage is not None:
-            rows = [self.footage.read(clock) for clock in clocks_in(batch)]
-            batch = self.with_frames(batch, rows)
+            batch = self.with_rows(batch, [self.look(clock) for clock in clocks_in(batch)])
         return self.with_tokens(batch)
+
+    def look(self, clock: np.ndarray) -> np.ndarray:
+        """What :meth:`with_rows` makes of a clock: the rows' frames, or what the tower said of them; for a thread."""
+        assert self.footage is not None
+        kept = None if self.seen is None else self.seen.kept(clock)
+        return self.footage.read(clock) if kept is None else kept
+
+    def with_rows(self, batch: Batch, rows: Sequence[np.ndarray]) -> Batch:
+        """The batch with what :meth:`look` gave of each row: frames, or the tower's features where it keeps them."""
+        if self.seen is None:
+            return self.with_frames(batch, rows)
+        features = torch.zeros(*batch.mask.shape, self.seen.tower.dim)
+        for row, clock, found in zip(features, clocks_in(batch), rows, strict=True):
+            row[: len(found)] = torch.from_numpy(self.seen.said(clock, found))
+        return replace(batch, features=features.to(batch.mask.device))
 
     def with_tokens(self, batch: Batch) -> Batch:
         """The batch with ``tokens``, if there are any."""
@@ -294,7 +392,7 @@ class FrameData:
         if self.inputs.footage is None:
             yield from map(self.inputs, self.data.epoch(number, skip))
             return
-        footage = self.inputs.footage
+        inputs, footage = self.inputs, self.inputs.footage
         waiting: deque[tuple[Batch, list[Future[np.ndarray]]]] = deque()
         with ThreadPoolExecutor(max(1, self.workers)) as pool:
             try:
@@ -302,7 +400,8 @@ class FrameData:
                     rngs = [np.random.default_rng((self.seed, number, i, row)) for row in range(len(batch.mask))]
                     if self.shift:
                         batch = self._shifted(batch, rngs)
-                    waiting.append((batch, [pool.submit(footage.read, clock, self.augment, rng)
+                    waiting.append((batch, [pool.submit(inputs.look, clock) if self._still else
+                                            pool.submit(footage.read, clock, self.augment, rng)
                                             for clock, rng in zip(clocks_in(batch), rngs)]))
                     while len(waiting) > 1 and sum(len(rows) for _, rows in waiting) > 2 * self.workers:
                         yield self._finished(*waiting.popleft())
@@ -313,8 +412,14 @@ class FrameData:
                     for row in rows:
                         row.cancel()
 
+    @property
+    def _still(self) -> bool:
+        """Whether a row looks the same in every epoch."""
+        return self.augment is None and not self.shift
+
     def _finished(self, batch: Batch, rows: Sequence[Future[np.ndarray]]) -> Batch:
-        return self.inputs.with_tokens(self.inputs.with_frames(batch, [row.result() for row in rows]))
+        give = self.inputs.with_rows if self._still else self.inputs.with_frames
+        return self.inputs.with_tokens(give(batch, [row.result() for row in rows]))
 
     def _shifted(self, batch: Batch, rngs: Sequence[np.random.Generator]) -> Batch:
         assert self.inputs.footage is not None
@@ -343,6 +448,21 @@ class _Housing(Protocol):
     text: nn.Module | None
 
 
+def tower_of(reader: TextEncoder | GloVe) -> TextTower | T5Tower:
+    """A text tower to be trained inside a localizer, which begins by saying what ``reader`` does.
+
+    Raises:
+        ModelError: it is neither a CLIP nor a T5.
+    """
+    kind = model_kind(folder_of(reader.name)) if isinstance(reader, TextEncoder) else None
+    if kind == "clip":
+        return text_tower(Folder.read(reader.name))
+    if isinstance(reader, TextEncoder) and kind == "t5":
+        return T5Tower.like(reader.model)
+    raise ModelError(f"'{reader.name}' is neither a CLIP nor a T5, whose text towers alone can be trained; name one in "
+                     "encoder.text, or set options.freeze_text = true.")
+
+
 def towers_in(network: _Housing, clip: ClipConfig | None = None) -> dict[str, Any] | None:
     """What a checkpoint says of the towers inside a localizer, whose weights are among its own; None: there are none.
 
@@ -357,7 +477,7 @@ def towers_in(network: _Housing, clip: ClipConfig | None = None) -> dict[str, An
         assert clip is not None
         told["image"] = {"network": asdict(network.image.tower.config), "clip": asdict(clip)}
     if network.text is not None:
-        assert isinstance(network.text, TextTower)
+        assert isinstance(network.text, TextTower | T5Tower)
         told["text"] = asdict(network.text.config)
     return told
 
@@ -379,7 +499,9 @@ def house(network: _Housing, told: Mapping[str, Any] | None, where: str) -> Clip
             tower = ImageTower(build(ImageConfig, told["image"]["network"], where))
             network.image = Frames(tower.eval(), clip.mean, clip.std)
         if told and told["text"]:
-            network.text = TextTower(build(TextConfig, told["text"], where)).eval()
+            of_t5 = told["text"].get("kind") == "t5"
+            network.text = (T5Tower(build(T5Config, told["text"], where)) if of_t5 else
+                            TextTower(build(TextConfig, told["text"], where))).eval()
     except (CallError, DataError, KeyError, TypeError) as error:
         raise ModelError(f"{where} does not describe the towers inside its localizer ({error}); was the copy complete?"
                          ) from None

@@ -26,7 +26,8 @@ from cuemark.errors import CallError, DataError
 from cuemark.grid import Features
 from cuemark.localizers.frames import Inputs, ids_of
 from cuemark.localizers.unloc import UnLoc
-from cuemark.nn.spans import Lengths, Piece, pieces, together
+from cuemark.nn.spans import Lengths, Piece, Window, pieces, together
+from cuemark.saliency import Heard
 from cuemark.segments import Predictions, Segment, Truth
 from cuemark.text import ACTION_PROMPTS, GloVe, TextEncoder, words_of
 
@@ -209,21 +210,22 @@ class EpisodeData:
         return Row(view, [self.known[label][vid]], [Question(examples=examples, label=label)])
 
 
-def reading(network: Localizer, text: str | None) -> tuple[Words | None, Sequence[str]]:
+def reading(network: Localizer, text: str | None, max_tokens: int | None = None
+            ) -> tuple[Words | None, Sequence[str]]:
     """What reads the questions of a localizer, and what is said for a class in inference.
 
     Args:
-        text: :func:`cuemark.text.words_of`; None where nothing is read.
+        text, max_tokens: see :func:`cuemark.text.words_of`; None where nothing is read, and for all tokens.
 
     Raises:
-        CallError: vectors of words have none for a whole sentence.
+        CallError: vectors of words have none for a whole sentence, or ``max_tokens`` cannot be.
         ModelError: see :func:`cuemark.text.words_of`.
     """
     if isinstance(network, UnLoc) and network.config.fusion == "none":
         return network.one_hot, PLAIN
     if text is None:
         return None, PLAIN
-    reader = words_of(text)
+    reader = words_of(text, max_tokens)
     if isinstance(network, UnLoc) and network.text is not None and isinstance(reader, TextEncoder):
         return ids_of(reader), ACTION_PROMPTS[:1]
     if network.asked != "text" or network.config.tokens == "all":
@@ -303,7 +305,7 @@ def shown(support: Sequence[tuple[str, Segment]], features: Mapping[str, Feature
 def predict(network: Localizer, features: Mapping[str, Features], batch: int = 16, *,
             questions: Mapping[str, Sequence[Question]] | None = None, words: Words | None = None,
             prompts: Sequence[str] = PLAIN, proposals: Mapping[str, Sequence[Segment]] | None = None,
-            look: Inputs | None = None, lengths: Lengths | None = None) -> Predictions:
+            look: Inputs | None = None, lengths: Lengths | None = None, heard: Heard | None = None) -> Predictions:
     """The segments that a localizer finds in videos whose features are given; best first, in seconds.
 
     Every video is cut into the views the network wants; candidates of all views of a video (and question) are settled
@@ -320,6 +322,7 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
         look: gives batches what towers inside the localizer are fed (:class:`cuemark.localizers.frames.Inputs`).
         lengths: of the videos it was trained on; longer ones are looked at piece by piece, and each piece is settled by
             itself (:func:`cuemark.nn.spans.pieces`).
+        heard: gathers how well each frame answers each question, of an UnLoc.
 
     Raises:
         CallError: the localizer is asked sentences, examples or text and ``questions`` are missing, or it judges
@@ -343,7 +346,11 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
     def settle() -> None:
         keys = [(vid, first + i, piece) for vid, first, piece, row in waiting
                 for i in range(max(len(row.questions), 1))]
-        answers = _answers(network, [row for *_, row in waiting], words, prompts, look, device)
+        out, batch_of = _said(network, [row for *_, row in waiting], words, prompts, look, device)
+        answers = network.decode(out, batch_of)
+        if heard is not None:
+            assert isinstance(network, UnLoc)
+            _hear(heard, network, out, batch_of, waiting)
         for (vid, number, piece), segments in zip(keys, answers, strict=True):
             key = group(vid, number)
             if key[1] == _CLASSES:
@@ -356,6 +363,8 @@ def predict(network: Localizer, features: Mapping[str, Features], batch: int = 1
             continue
         for number in range(max(len(asked[vid]), 1)):
             candidates[group(vid, number)] = {}
+        if heard is not None:
+            heard.begin(vid, features[vid].duration, len(asked[vid]))
         proposed = None if proposals is None else proposals.get(vid, ())
         whole = len(asked[vid]) if network.asked == "text" else batch  # its classes may have to be compared
         for piece, view in ((p, v) for p in pieces(features[vid], lengths) for v in network.views(p.features)):
@@ -385,9 +394,23 @@ def _close(question: Question, lengths: Lengths | None) -> Question:
     return replace(question, examples=tuple(Example(features, tuple(shown)) for features, shown in close if shown))
 
 
-def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],
-             look: Inputs | None, device: torch.device | str) -> list[list[Segment]]:
-    """What the network's mean output over ``prompts`` says."""
+def _hear(heard: Heard, network: UnLoc, out: dict[str, Tensor], batch: Batch,
+          waiting: Sequence[tuple[str, int, Piece, Row]]) -> None:
+    """Scores of the frames that each view answers for; of pieces and windows that share frames, one does."""
+    assert batch.about is not None
+    scores, about = network.saliency(out, batch).cpu().numpy(), batch.about.cpu().numpy()
+    for number, ((vid, first, piece, _), grid) in enumerate(zip(waiting, batch.grids, strict=True)):
+        cells = np.arange(grid.count)
+        seconds = grid.centres + piece.start
+        mine = (seconds >= piece.low) & (seconds < piece.high)
+        if isinstance(grid, Window):
+            mine &= (cells >= grid.first) & (cells < grid.stop)
+        heard.add(vid, first, seconds[mine], scores[about == number][:, cells[mine]])
+
+
+def _said(network: Localizer, rows: Sequence[Row], words: Words | None, prompts: Sequence[str],
+          look: Inputs | None, device: torch.device | str) -> tuple[dict[str, Tensor], Batch]:
+    """The network's mean output over ``prompts``, and what it was fed."""
     if not any(question.named for row in rows for question in row.questions):
         prompts = prompts[:1]
     total: dict[str, Tensor] = {}
@@ -404,4 +427,4 @@ def _answers(network: Localizer, rows: Sequence[Row], words: Words | None, promp
         out = network(batch)
         total = {name: total[name] + out[name] if total else out[name] for name in out}
     mean = {name: tensor / len(prompts) for name, tensor in total.items()} if len(prompts) > 1 else total
-    return network.decode(mean, batch)
+    return mean, batch

@@ -35,6 +35,7 @@ from cuemark.localizers.layout import weights_in
 from cuemark.localizers.questions import PLAIN, Example, Question, Words, predict, reading, retrieves
 from cuemark.localizers.unloc import UnLoc
 from cuemark.nn.spans import Lengths
+from cuemark.saliency import Heard
 from cuemark.segments import Predictions, Segment
 from cuemark.settings import build as build_settings
 from cuemark.text import ACTION_PROMPTS, TextEncoder, folder_of, model_kind, prompted, words_of
@@ -95,6 +96,8 @@ class TrainedLocalizer:
     lengths: Lengths | None = None
     """Of the videos that it was trained to see as a whole; longer ones it sees piece by piece
     (:func:`cuemark.nn.spans.pieces`). None: it sees windows of any video, or nobody knows."""
+    max_tokens: int | None = None
+    """How many tokens of a sentence are read; None: all that ``text`` can."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -113,6 +116,11 @@ class TrainedLocalizer:
             return False
         return self.network.config.similarity_weight > 0 or (
             self.text is not None and not self.text.endswith(".txt") and model_kind(folder_of(self.text)) == "clip")
+
+    @property
+    def salient(self) -> bool:
+        """Whether it says how well each frame answers (:attr:`Answer.saliency`)."""
+        return isinstance(self.network, UnLoc) and self.network.config.task != "classify"
 
     @property
     def extraction(self) -> ExtractConfig:
@@ -153,7 +161,8 @@ class TrainedLocalizer:
 
     def localize(self, videos: Videos, queries: Sequence[str] | Mapping[str, Sequence[str]] = (),
                  classes: Sequence[str] = (), examples: Sequence[str | Shown] = (), *, least: float = 0.0,
-                 early: bool = False, urls: bool = False, names: Names | None = None) -> Iterator[Answer]:
+                 early: bool = False, urls: bool = False, names: Names | None = None, every: float | None = None
+                 ) -> Iterator[Answer]:
         """When does it happen in these videos?
 
         >>> for answer in model.localize("films/", queries=["a dog jumps"], least=0.1):  # doctest: +SKIP
@@ -175,6 +184,8 @@ class TrainedLocalizer:
                 image tower inside looks at frames itself, and answers once.
             urls: addresses (http, https) are allowed; a video is fetched into a temporary folder.
             names: what names the segments of one that names none (:func:`cuemark.localization.names_by`).
+            every: say, too, how well each stretch of so many seconds answers (:attr:`Answer.saliency`): of one that has
+                scores of frames (UnLoc).
 
         Returns:
             Segments in seconds, best first. Their ``score`` is the probability that the segment is right, as far as
@@ -192,16 +203,18 @@ class TrainedLocalizer:
         asked, own = asking(self.asks, queries, classes, examples)
         for questions in (asked, *own.values()):
             self._ranks(least, names, questions)
+        self._heard(every)
 
         def look(name: str, path: Path) -> Iterator[Answer]:
             if self.clip is not None:  # an image tower inside looks at the frames itself
                 footage = Footage({name: path}, self.clip)
                 yield from self.answers(footage.clocks(), {name: own.get(name, asked)}, footage=footage,
-                                        least=least)[name]
+                                        least=least, every=every)[name]
                 return
             assert self.encoder is not None
             for seen, whole in growing(path, self.encoder, self.extraction, early=early, device=self.device):
-                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, names=names, least=least)[name]:
+                for answer in self.answers({name: seen}, {name: own.get(name, asked)}, names=names, least=least,
+                                           every=every)[name]:
                     yield answer if whole else replace(answer, until=seen.duration)
 
         return in_turn(videos, look, urls)
@@ -254,28 +267,43 @@ class TrainedLocalizer:
 
     def answers(self, features: Mapping[str, Features], asked: Mapping[str, Sequence[Question]], *,
                 proposals: Mapping[str, Sequence[Segment]] | None = None, names: Names | None = None,
-                footage: Footage | None = None, least: float = 0.0) -> dict[str, list[Answer]]:
+                footage: Footage | None = None, least: float = 0.0, every: float | None = None
+                ) -> dict[str, list[Answer]]:
         """What each video answers to its questions: :meth:`predict`, named by ``names``, calibrated, sorted out.
 
         Args:
             features, proposals, footage: see :meth:`predict`.
             asked: of each video (:meth:`asks`).
-            names, least: see :meth:`localize`.
+            names, least, every: see :meth:`localize`.
 
         Raises:
             CallError, DataError, ModelError: see :meth:`predict`, :meth:`localize` and ``names``.
         """
         for questions in asked.values():
             self._ranks(least, names, questions)
-        found = self.predict(features, asked, proposals, footage)
+        heard = self._heard(every)
+        found = self.predict(features, asked, proposals, footage, heard)
         if names is not None:
             found = name_predictions(found, names(features))
         answers = {}
         for vid, segments in found.items():
-            link = self.link(names, asked.get(vid, ()))
-            answers[vid] = sorted_out(vid, asked.get(vid, ()), segments if link is None else link.applied(segments),
-                                      link is not None, least)
+            questions = asked.get(vid, ())
+            link = self.link(names, questions)
+            answers[vid] = sorted_out(
+                vid, questions, segments if link is None else link.applied(segments), link is not None, least,
+                None if heard is None or not questions else heard.of(vid, [question.said() for question in questions]))
         return answers
+
+    def _heard(self, every: float | None) -> Heard | None:
+        """What gathers scores of frames, where they are wanted.
+
+        Raises:
+            CallError: it has none, or ``every`` is no length.
+        """
+        if every is not None and not self.salient:
+            raise CallError(f"this {self.name} says where something is, not how well each stretch of a video answers; "
+                            "leave saliency out, or ask an unloc, or an encoder without training.")
+        return None if every is None else Heard(every)
 
     def link(self, names: Names | None = None, asked: Sequence[Question] = ()) -> Calibration | None:
         """What makes probabilities of its scores, where they are made as those of the validation were: it is asked what
@@ -306,21 +334,22 @@ class TrainedLocalizer:
     # ------------------------------------------------------------------ features to segments
 
     def predict(self, features: Mapping[str, Features], questions: Mapping[str, Sequence[Question]] | None = None,
-                proposals: Mapping[str, Sequence[Segment]] | None = None, footage: Footage | None = None
-                ) -> Predictions:
+                proposals: Mapping[str, Sequence[Segment]] | None = None, footage: Footage | None = None,
+                heard: Heard | None = None) -> Predictions:
         """:func:`cuemark.localizers.questions.predict`, with what reads sentences and who proposes; not calibrated.
 
         Args:
             features: of each video; with an image tower inside, its clock (:meth:`Footage.clocks`).
             proposals: of each video; by default those of ``proposer``.
             footage: the videos themselves, for an image tower inside.
+            heard: gathers scores of frames.
 
         Raises:
             CallError: :attr:`ensemble` asks for embeddings where there is none of a whole sentence.
         """
         if self.network.judges and proposals is None and self.proposer is not None:
             proposals = self.proposer.predict(features)
-        words, prompts = reading(self.network, self.text)
+        words, prompts = reading(self.network, self.text, self.max_tokens)
         batch, look = 16, None
         if self.network.asked == "text":
             batch = _TOGETHER if footage is None else 16
@@ -331,7 +360,7 @@ class TrainedLocalizer:
             if self.ensemble == "embeddings" and prompts != PLAIN:
                 words, prompts = self._embedded(questions or {}), PLAIN
         return predict(self.network, features, batch, questions=questions, words=words, prompts=prompts,
-                       proposals=proposals, look=look, lengths=self.lengths)
+                       proposals=proposals, look=look, lengths=self.lengths, heard=heard)
 
     @property
     def _reads(self) -> bool:
@@ -340,7 +369,7 @@ class TrainedLocalizer:
 
     def _embedded(self, questions: Mapping[str, Sequence[Question]]) -> Words:
         """What reads classes as the mean of their prompts' embeddings, and sentences as they are."""
-        reader = words_of(self.text or "")
+        reader = words_of(self.text or "", self.max_tokens)
         whole = isinstance(reader, TextEncoder) and self.network.config.tokens == "one" and not self._reads
         if not whole:
             raise CallError("prompts are averaged as embeddings only where one frozen vector stands for a sentence; "
@@ -348,7 +377,7 @@ class TrainedLocalizer:
         assert isinstance(reader, TextEncoder)
         classes = {question.label for asked in questions.values() for question in asked if question.named}
 
-        words, _ = reading(self.network, self.text)
+        words, _ = reading(self.network, self.text, self.max_tokens)
         assert words is not None
 
         def read(said: Sequence[str]) -> list[Tensor]:
@@ -369,6 +398,7 @@ class TrainedLocalizer:
         meta: dict[str, Any] = {
             "kind": "localizer", "name": self.name, "config": asdict(self.network.config),
             "classes": list(self.classes), "features": self.features, "made": self.made, "text": self.text,
+            "max_tokens": self.max_tokens,
             "encoder": None, "proposer": None, "towers": None, "lengths": self.lengths,
             "calibration": None if self.calibration is None else asdict(self.calibration)}
         if isinstance(self.network, UnLoc):
@@ -392,7 +422,8 @@ class TrainedLocalizer:
 
     @classmethod
     def released(cls, path: str | Path, name: str, config: Mapping[str, Any], folder: FeatureFolder,
-                 classes: Sequence[str] = (), text: str | None = None) -> TrainedLocalizer:
+                 classes: Sequence[str] = (), text: str | None = None, max_tokens: int | None = None
+                 ) -> TrainedLocalizer:
         """From a checkpoint of the paper's own code, which holds nothing but weights.
 
         Where the released network names nothing (BMN, G-TAD, ActionFormer on ActivityNet), ``names`` is ``"none"``
@@ -405,7 +436,7 @@ class TrainedLocalizer:
             config: as in :func:`cuemark.localizers.build`: the settings that it was trained with.
             folder: features that it works on.
             classes: what its outputs stand for, in their order.
-            text: what reads sentences, for one that is asked any; see :attr:`text`.
+            text, max_tokens: what reads sentences, for one that is asked any, and how many tokens of each.
 
         Raises:
             CallError: no such localizer or setting.
@@ -423,8 +454,9 @@ class TrainedLocalizer:
             problem = _misfit(network, weights)
             if problem is None:
                 network.load_state_dict(weights, strict=False)  # but for buffers that a release does not keep
+                asked = network.asked in ("sentence", "text")
                 return cls(network.eval(), name, described(folder), None, {"released": Path(path).name},
-                           text if network.asked in ("sentence", "text") else None)
+                           text if asked else None, max_tokens=max_tokens if asked else None)
             problems.append(problem)
         raise ModelError(f"the weights in '{path}' are not those of a {name} for features of width {folder.dim} and "
                          f"{len(classes)} classes with these settings ({problems[0]}); give the settings, the features "
@@ -447,7 +479,8 @@ class TrainedLocalizer:
         link = meta.get("calibration")
         return cls(network.eval(), meta["name"], meta["features"], encoder, meta["made"], meta.get("text"), proposer,
                    clip, calibration=None if link is None else build_settings(Calibration, link, where, "calibration"),
-                   lengths=None if meta.get("lengths") is None else Lengths(*meta["lengths"]))
+                   lengths=None if meta.get("lengths") is None else Lengths(*meta["lengths"]),
+                   max_tokens=meta.get("max_tokens"))
 
 
 def described(folder: FeatureFolder) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Config:
     """A linear layer on the words; it begins as no change where E = d. The release trains CLIP's own, also where its
     text tower is frozen, and has none where the text was embedded beforehand."""
     tokens: str = "one"
-    """How much of a question is read: ``"one"`` vector (the last one, CLIP's end of text) or ``"all"``. The paper finds
+    """How much of a question is read: ``"one"`` vector (CLIP's end of text, T5's mean) or ``"all"``. The paper finds
     all better, the release uses one."""
     fusion: str = "mid"
     """Where words meet frames: in the transformer (``"mid"``), in a product with the finished frames (``"late"``), or
@@ -315,7 +315,8 @@ class UnLoc(nn.Module):
     image: nn.Module | None
     """Frames ``(B, T, 3, H, W)`` to features ``(B, T, dim)``, where the tower is inside."""
     text: nn.Module | None
-    """Tokens ``(Q, W)`` and their mask to words ``(Q, W, E)``, where the tower is inside."""
+    """Tokens ``(Q, W)`` and their mask to words ``(Q, W, E)``, where the tower is inside. Its ``pooling`` says what
+    stands for a whole text: ``"last"`` word (CLIP) or ``"mean"`` (T5)."""
 
     def __init__(self, config: Config, dim: int, classes: Sequence[str] = ()) -> None:
         super().__init__()
@@ -430,7 +431,7 @@ class UnLoc(nn.Module):
         video, mask = self.video(features), batch.mask
         rows, questions = _pairs(len(features), about, self._crossed and self.training)
         found: dict[str, Tensor] = {}
-        vector = words[torch.arange(len(words), device=words.device), (word_mask.sum(dim=1) - 1).clamp(min=0)]
+        vector = self._vector(words, word_mask)
         if c.tokens == "one":
             words, word_mask = vector[:, None], word_mask.any(dim=1, keepdim=True)
         kept = None
@@ -573,12 +574,30 @@ class UnLoc(nn.Module):
     def saliency(self, out: dict[str, Tensor], batch: Batch) -> Tensor:
         """How well each frame answers each question: ``(Q, T)`` in [0, 1], 0 at padding (highlights).
 
-        Classification has no scores of frames.
+        Where frames are what is scored, these scores. Where points answer with segments, the geometric mean of two: the
+        score of the best segment around the frame, and that of the best point, of any level, that stands for it.
+        (Neither paper nor release says how. Level 0 alone, whose points are never positive for longer moments, ranks
+        frames worse.)
+
+        Raises:
+            CallError: the task is to classify, which frames have no score for.
         """
         assert batch.about is not None
-        length = batch.mask.shape[1]
-        logits = self._own(out["logits"], batch).float()
-        return logits[:, :length].sigmoid() * batch.mask[batch.about]
+        c, length = self.config, batch.mask.shape[1]
+        if c.task == "classify":
+            raise CallError("this localizer was trained to classify whole videos, and scores no frames.")
+        scores = self._own(out["logits"], batch).float().sigmoid() * self._real(batch)[batch.about]
+        if c.boxes:
+            points = pyramid_points(length, c.ranges, scores.device)
+            stands = torch.stack([level.repeat_interleave(2**number, dim=1)[:, :length] for number, level in
+                                  enumerate(scores.split(level_sizes(length, c.levels), dim=1))]).amax(dim=0)
+            reach = self._own(out["offsets"], batch).float() * points.stride[:, None]
+            start, end = points.position + 0.5 - reach[..., 0], points.position + 0.5 + reach[..., 1]
+            middle = torch.arange(length, device=scores.device) + 0.5
+            around = [(s[..., None] * ((middle >= a[..., None]) & (middle <= b[..., None]))).amax(dim=1) for s, a, b in
+                      zip(scores.split(c.chunk), start.split(c.chunk), end.split(c.chunk), strict=True)]
+            scores = (torch.cat(around) * stands).sqrt() if around else stands
+        return scores * batch.mask[batch.about]
 
     def select(self, candidates: list[Segment]) -> list[Segment]:
         """The answer for one video, or one sentence, from the candidates of all its views and questions.
@@ -628,6 +647,12 @@ class UnLoc(nn.Module):
             raise ModelError(f"this localizer reads words of width {width}, these have width {words.shape[2]}; read "
                              "the questions with what it was trained on.")
         return features, words if self.text_projection is None else self.text_projection(words), mask, batch.about
+
+    def _vector(self, words: Tensor, mask: Tensor) -> Tensor:
+        """What stands for each whole question, ``(Q, d)``: its last word, or their mean, as the tower inside says."""
+        if getattr(self.text, "pooling", "last") == "mean":
+            return (words * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return words[torch.arange(len(words), device=words.device), (mask.sum(dim=1) - 1).clamp(min=0)]
 
     def _asked(self, video: Tensor, mask: Tensor, words: Tensor, word_mask: Tensor, rows: Tensor, questions: Tensor
                ) -> tuple[Tensor, Tensor | None]:

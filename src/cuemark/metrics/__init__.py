@@ -22,7 +22,8 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "detection": Metric(
         "Temporal action detection",
-        "mAP at each tIoU and their mean, AP of every class; TH14evalDet's AP; Recall@kx; mean over zero-shot splits",
+        "mAP at each tIoU and their mean, AP of every class; TH14evalDet's AP; Recall@kx; mean and spread over "
+        "zero-shot splits",
         "ActivityNet's eval_detection; THUMOS14's TH14evalDet; Ego4D's Moment Queries",
         "The two styles differ by up to 3 points on the same file. Papers score 4,926, 4,728 or fewer validation "
         "videos of ActivityNet, with and without a list of blocked ones."),

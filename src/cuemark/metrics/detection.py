@@ -67,9 +67,10 @@ THUMOS14, :func:`thumos`
 Zero-shot, :func:`zero_shot`
     The classes are split into seen (trained on) and unseen, several times over: ten random splits of 50 % and of
     75 % seen classes (Ju et al., "Prompting Visual-Language Models for Efficient Video Understanding", ECCV 2022;
-    also STALE and UnLoc). Only unseen classes are asked for: each split is scored by :func:`detection` on the videos
-    that show any of its unseen classes, with truth and predictions of those classes alone. Reported is the mean over
-    splits. ``spread`` is the standard deviation between them (n - 1).
+    also STALE and UnLoc). A model is trained on the seen classes of each, so each split has predictions of its own
+    (one set of them may answer all). Only unseen classes are asked for: each split is scored by :func:`detection` on
+    the videos that show any of its unseen classes, with truth and predictions of those classes alone. Reported is the
+    mean over splits. ``spread`` is the standard deviation between them (n - 1).
 
 Ego4D Moment Queries, :func:`recall_at`
     Recall@kx (Grauman et al., "Ego4D: Around the World in 3,000 Hours of Egocentric Video", CVPR 2022): where a video
@@ -97,6 +98,7 @@ Cost: n log n in the number of (prediction, truth) pairs of one video and class;
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -122,7 +124,7 @@ from cuemark.metrics.counting import (
     tiou_of_hull,
     weights_of,
 )
-from cuemark.segments import Predictions, Truth, times
+from cuemark.segments import UNLABELLED, Predictions, Truth, times
 
 TIOUS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 """ActivityNet's thresholds."""
@@ -191,9 +193,18 @@ class ZeroShotScore:
     splits: tuple[DetectionScore, ...]
     absent: tuple[tuple[str, ...], ...]
     """Of each split, the unseen classes that the truth does not show; they take no part."""
+    missing: tuple[tuple[str, ...], ...]
+    """Of each split, the videos that it is scored on and that its predictions have nothing of."""
+    unasked: Mapping[str, int]
+    """Label -> how many predictions carried it that are of a split which does not ask for it; they were left out."""
     videos: tuple[str, ...]
-    """The V videos of the truth; a split is scored on those that show one of its classes."""
+    """The V videos of the truth that show a class of any split; each is scored on those that show one of its own."""
     _places: tuple[NDArray[np.int64], ...] = field(repr=False)
+
+    @property
+    def unknown(self) -> int:
+        """How many predictions were counted that are of videos which the truth lacks; the sum over splits."""
+        return sum(s.unknown for s in self.splits)
 
     @property
     def map(self) -> NDArray[np.float64]:
@@ -351,39 +362,56 @@ def thumos(truth: Truth, predictions: Predictions, tious: ArrayLike = (0.3, 0.4,
     return _score(truth, real, found, levels, hits, excused)
 
 
-def zero_shot(truth: Truth, predictions: Predictions, splits: Sequence[Collection[str]], tious: ArrayLike = TIOUS,
-              official: bool = True) -> ZeroShotScore:
+def zero_shot(truth: Truth, predictions: Predictions | Sequence[Predictions], splits: Sequence[Collection[str]],
+              tious: ArrayLike = TIOUS, official: bool = True) -> ZeroShotScore:
     """:func:`detection` of unseen classes, over splits of the classes; the module's docstring is the definition.
 
     Args:
         truth: video id -> what is known about it: all classes.
-        predictions: video id -> scored segments; of each split only those of its unseen classes are counted.
+        predictions: video id -> scored segments, for each split in turn; or once, for all. Only those of a split's
+            unseen classes are counted.
         splits: the unseen classes of each split, by name.
         tious: thresholds in 0..1, at least one.
         official: as in :func:`detection`.
 
     Raises:
         DataError: the truth shows no class of a split, or a prediction has no score.
-        CallError: there is no split, or ``tious`` is not a row of numbers in 0..1.
+        CallError: there is no split, predictions are not as many, or ``tious`` is not a row of numbers in 0..1.
     """
     if not splits or any(isinstance(names, str) or not names for names in splits):
         raise CallError("splits must be one or more collections of class names, each with the unseen classes of one "
                         "split.")
-    place = {vid: i for i, vid in enumerate(truth)}
-    scores, absent, places = [], [], []
-    for n, names in enumerate(splits):
-        unseen = frozenset(names)
+    every = [frozenset(names) for names in splits]
+    if isinstance(predictions, Mapping):
+        runs, unasked = [predictions] * len(every), _others(predictions, frozenset().union(*every))
+    else:
+        runs = list(predictions)
+        if len(runs) != len(every):
+            raise CallError(f"there are {len(every)} splits and {len(runs)} sets of predictions; give one for each, or "
+                            "one for all.")
+        unasked = sum(map(_others, runs, every), Counter())
+    scores, absent, missing = [], [], []
+    for n, (unseen, run) in enumerate(zip(every, runs)):
         asked = {vid: replace(v, annotations=kept) for vid, v in truth.items()
                  if (kept := tuple(s for s in v.annotations if s.label in unseen))}
         if not asked:
-            raise DataError(f"split {n + 1}: the truth shows none of its {len(unseen)} classes, of which one is "
+            raise DataError(f"split {n}: the truth shows none of its {len(unseen)} classes, of which one is "
                             f"'{min(unseen)}'; check their names and the subset chosen.")
-        answers = {vid: [s for s in row if s.label in unseen] for vid, row in predictions.items()
+        answers = {vid: [s for s in row if s.label in unseen] for vid, row in run.items()
                    if vid in asked or vid not in truth}
         scores.append(detection(asked, answers, tious, official))
         absent.append(tuple(sorted(unseen - {s.label for v in asked.values() for s in v.annotations})))
-        places.append(np.array([place[vid] for vid in asked]))
-    return ZeroShotScore(tuple(scores), tuple(absent), tuple(truth), tuple(places))
+        missing.append(tuple(vid for vid in asked if not run.get(vid)))
+    shown = {vid for score in scores for vid in score.videos}
+    videos = tuple(vid for vid in truth if vid in shown)
+    place = {vid: i for i, vid in enumerate(videos)}
+    places = tuple(np.array([place[vid] for vid in score.videos]) for score in scores)
+    return ZeroShotScore(tuple(scores), tuple(absent), tuple(missing), dict(unasked), videos, places)
+
+
+def _others(predictions: Predictions, names: Collection[str]) -> Counter[str]:
+    """The labels of predictions that are none of the names, and how many carry each."""
+    return Counter(s.label or UNLABELLED for row in predictions.values() for s in row if s.label not in names)
 
 
 def recall_at(truth: Truth, predictions: Predictions, multiples: Sequence[int] = (1, 3, 5),

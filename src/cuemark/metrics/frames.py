@@ -31,7 +31,8 @@ Definition
     * ``frame mAP``: for each class average precision over all frames of all videos, positive being those that any
       segment of the class covers (more than one class may), then the mean over classes with a positive frame. The
       score of a class at a frame is the highest among the predicted segments of the class that cover it, a segment
-      without a score counting as 1; where none covers it, it is below all scores (as 0 is below probabilities).
+      without a score counting as 1; where none covers it, it is below all scores (as 0 is below probabilities). Where
+      saliency is given, a score of every class every so many seconds, as UnLoc's release ranks, it is that.
       Precision is not made monotone, and equal scores enter together: AP = Σ (R_k - R_{k-1}) P_k over distinct
       scores, as scikit-learn's ``average_precision_score`` has it.
 
@@ -55,6 +56,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cuemark.errors import CallError, DataError
 from cuemark.metrics.counting import AMBIGUOUS, weights_of
+from cuemark.saliency import Saliency
 from cuemark.segments import Predictions, Segment, Truth, VideoTruth, times
 
 OVERLAPS: tuple[float, ...] = (0.1, 0.25, 0.5)
@@ -92,7 +94,7 @@ class FrameScore:
     """Videos of the truth without predictions."""
     unknown: int
     """Predicted videos that the truth lacks."""
-    _ranking: _Ranking | None
+    _ranking: _Ranking | _Everywhere | None
 
     @property
     def accuracy(self) -> float:
@@ -230,10 +232,11 @@ def frames_of_labels(true: Mapping[str, Labels], predicted: Mapping[str, Labels]
             videos.append(vid)
             rows.append((real, found))
     chosen = [(c, name) for c, name in enumerate(classes) if codes.get(name) != _BACKGROUND]
-    ranking = None if scores is None else _ranking_of_scores(
-        [real for real, _ in rows], [_scores_of(scores, vid, (len(real), len(classes))) for vid, (real, _)
-                                     in zip(videos, rows)], [c for c, _ in chosen],
-        [codes.get(name, -1) for _, name in chosen])
+    wanted = np.array([codes.get(name, -1) for _, name in chosen], np.int64)
+    ranking = None if scores is None else _everywhere(
+        [real[:, None] == wanted for real, _ in rows],
+        [_scores_of(scores, vid, (len(real), len(classes)))[:, [c for c, _ in chosen]]
+         for vid, (real, _) in zip(videos, rows)])
     return _scored(videos, rows, tuple(str(name) for _, name in chosen), ranking,
                    sum(vid not in predicted for vid in true), sum(vid not in true for vid in predicted))
 
@@ -269,7 +272,7 @@ def _coded(row: Labels, codes: dict[Hashable, int], vid: str | None = None) -> N
 
 
 def _scored(videos: Sequence[str], rows: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-            classes: tuple[str, ...], ranking: _Ranking | None, missing: int, unknown: int) -> FrameScore:
+            classes: tuple[str, ...], ranking: _Ranking | _Everywhere | None, missing: int, unknown: int) -> FrameScore:
     """Count everything in every video, from codes of its true and predicted frames."""
     frames, right, action, right_action = np.zeros((4, len(rows)), np.int64)
     edits = np.zeros(len(rows))
@@ -393,26 +396,49 @@ def _ranked(label: NDArray[np.int64], score: NDArray[np.float64], video: NDArray
     return _Ranking(video[order], frames[order], right[order], run, label[run], positives)
 
 
-def _ranking_of_scores(real: Sequence[NDArray[np.int64]], scores: Sequence[NDArray[np.float64]],
-                       columns: Sequence[int], codes: Sequence[int]) -> _Ranking:
-    """From a score of every class at every frame."""
-    number = np.array([len(r) for r in real], np.int64)
-    truth = np.concatenate([np.empty(0, np.int64), *real])
-    is_class = truth == np.array(codes, np.int64)[:, None]
-    score = np.concatenate([np.empty((0, len(columns))), *(s[:, columns] for s in scores)]).T
-    video = np.repeat(np.arange(len(real)), number)
-    positives = np.stack([np.bincount(video[row], minlength=len(real)) for row in is_class], axis=1) \
-        if len(codes) else np.empty((len(real), 0), np.int64)
-    label = np.repeat(np.arange(len(codes)), len(truth))
-    return _ranked(label, score.ravel(), np.tile(video, len(codes)), np.ones(label.shape, np.int64),
-                   is_class.ravel().astype(np.int64), positives)
+@dataclass(frozen=True, eq=False)
+class _Everywhere:
+    """Every frame by falling score, class by class, where every class has a score at every frame; F frames in all."""
+
+    video: NDArray[np.int32]
+    """``(C, F)`` index into the videos."""
+    right: NDArray[np.bool_]
+    """``(C, F)`` whether the frame has the class."""
+    last: NDArray[np.bool_]
+    """``(C, F)`` the last frame of each run of one score."""
+
+    def ap(self, weights: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``(C,)``, as :meth:`_Ranking.ap`."""
+        ap = np.full(len(self.video), np.nan)
+        for c in range(len(ap) if self.video.size else 0):
+            each = weights[self.video[c]]
+            hits = (each * self.right[c]).cumsum()
+            if hits[-1] > 0:
+                found, seen = hits[self.last[c]], each.cumsum()[self.last[c]]
+                precision = np.divide(found, seen, out=np.zeros_like(seen), where=seen > 0)
+                ap[c] = (np.diff(found, prepend=0.0) * precision).sum() / found[-1]
+        return ap
+
+
+def _everywhere(has: Sequence[NDArray[np.bool_]], scores: Sequence[NDArray[np.floating]]) -> _Everywhere:
+    """From ``(n, C)`` of each video: whether its frames have the class, and the scores."""
+    video = np.repeat(np.arange(len(has), dtype=np.int32), [len(h) for h in has])
+    shape = scores[0].shape[1] if scores else 0, len(video)
+    found = _Everywhere(np.zeros(shape, np.int32), np.zeros(shape, bool), np.ones(shape, bool))
+    for c in range(shape[0]):  # one at a time: COIN has 778, and 800,000 frames
+        score = np.concatenate([s[:, c] for s in scores])
+        order = np.argsort(-score, kind="stable")
+        found.video[c], found.right[c] = video[order], np.concatenate([h[:, c] for h in has])[order]
+        found.last[c, :-1] = score[order][1:] != score[order][:-1]
+    return found
 
 
 # -------------------------------------------------------------------------------------------- segments
 
 
 def frames(truth: Truth, predictions: Predictions | Truth, fps: float | None = None,
-           background: Collection[str] = ("background",), scored: Collection[str] | None = None) -> FrameScore:
+           background: Collection[str] = ("background",), scored: Collection[str] | None = None,
+           saliency: Mapping[str, Saliency] | None = None) -> FrameScore:
     """Score segments frame by frame; the module's docstring is the definition.
 
     Args:
@@ -421,9 +447,12 @@ def frames(truth: Truth, predictions: Predictions | Truth, fps: float | None = N
         fps: frames a second to look at; None: each video's own ``fps``. COIN's is 10, or 2 in UnLoc.
         background: labels that count as no action.
         scored: the classes of frame mAP; None: every label of the truth that is not background.
+        saliency: video id -> how well each stretch of it answers each class, which frame mAP ranks in the place of the
+            segments' scores; what it does not say of a video or of a class is below all that it says.
 
     Raises:
-        DataError: the truth has no label; no frame rate is known; a duration is impossible; a score is NaN.
+        DataError: the truth has no label; no frame rate is known; a duration is impossible; a score is NaN; the
+            saliency is of no video and no class of the truth.
         CallError: ``fps`` is not above 0.
     """
     if fps is not None and not 0 < fps < math.inf:
@@ -436,6 +465,8 @@ def frames(truth: Truth, predictions: Predictions | Truth, fps: float | None = N
 
     videos: list[str] = []
     rows, pieces, cover = [], [], []
+    has: list[NDArray[np.bool_]] = []
+    scores: list[NDArray[np.floating]] = []
     for vid, known in truth.items():
         middles = _middles(vid, known, fps)
         if not len(middles):
@@ -449,16 +480,46 @@ def frames(truth: Truth, predictions: Predictions | Truth, fps: float | None = N
             codes.setdefault(s.label, len(codes) + 1)
         spans = [np.searchsorted(middles, times(segments)) for segments in (real, found)]
         rows.append((_painted(real, spans[0], len(middles), codes), _painted(found, spans[1], len(middles), codes)))
-        covered, piece = _pieces(real, found, spans[0], spans[1], len(middles), ranked, len(videos))
-        cover.append(covered)
-        pieces.append(piece)
+        if saliency is None:
+            covered, piece = _pieces(real, found, spans[0], spans[1], len(middles), ranked, len(videos))
+            cover.append(covered)
+            pieces.append(piece)
+        else:
+            has.append(_covered(real, spans[0], len(middles), ranked))
+            scores.append(_said(saliency.get(vid), middles, ranked))
         videos.append(vid)
-    ranking = None
+    ranking: _Ranking | _Everywhere | None = None if saliency is None else _everywhere(has, scores)
+    if saliency is not None and scores and all(np.isneginf(s).all() for s in scores):
+        raise DataError("the saliency says nothing about any class or video of the truth; check the files and the "
+                        "subset chosen.")
     if pieces:
         label, score, video, number, right = (np.concatenate(column) for column in zip(*pieces))
         ranking = _ranked(label, score, video, number, right, np.stack(cover))
     return _scored(videos, rows, ranked, ranking, sum(vid not in predictions for vid in truth),
                    sum(vid not in truth for vid in predictions))
+
+
+def _covered(segments: Sequence[Segment], spans: NDArray[np.int64], number: int, classes: Sequence[str]
+             ) -> NDArray[np.bool_]:
+    """``(number, C)``: the classes of every frame."""
+    index: dict[str | None, int] = {name: c for c, name in enumerate(classes)}
+    has = np.zeros((number, len(classes)), bool)
+    for s, (a, b) in zip(segments, spans.tolist()):
+        if s.label in index:
+            has[a:b, index[s.label]] = True
+    return has
+
+
+def _said(saliency: Saliency | None, middles: NDArray[np.float64], classes: Sequence[str]) -> NDArray[np.floating]:
+    """``(n, C)``: the scores of the frames with these middles; minus infinity where none is said."""
+    scores = np.full((len(middles), len(classes)), -np.inf, np.float32)
+    if saliency is not None:
+        place = {name: column for column, name in enumerate(saliency.asked)}
+        at = saliency.at(middles)
+        for c, name in enumerate(classes):
+            if name in place:
+                scores[:, c] = at[:, place[name]]
+    return scores
 
 
 def _named(segments: Sequence[Segment]) -> list[Segment]:
