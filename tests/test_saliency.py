@@ -68,9 +68,13 @@ def test_a_file_gives_back_what_was_written(tmp_path):
 
 
 def test_a_stopped_one_leaves_nothing_and_a_strange_file_is_said(tmp_path):
-    with pytest.raises(KeyboardInterrupt), writing(tmp_path / "s.npz") as kept:
-        kept.add("a", Saliency(("x",), np.zeros((1, 1), np.float32), 1.0))
-        raise KeyboardInterrupt
+    def stopped() -> None:
+        with writing(tmp_path / "s.npz") as kept:
+            kept.add("a", Saliency(("x",), np.zeros((1, 1), np.float32), 1.0))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert not list(tmp_path.iterdir())
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     (tmp_path / "text.npz").write_text("no")
