@@ -473,8 +473,20 @@ def show(arguments: argparse.Namespace) -> None:
         print(f"\nasked {asked}: mean ± standard deviation of {max(map(len, rows.values()))} seed(s), percent")
         floor = [{key: run.get(floor_name(key)) for key in keys} for run in first]
         table({"floor (never looks)": floor, **rows}, keys)
+        for name, runs in rows.items():
+            for what in ("the floor", "exchanged names"):
+                ends = [[run.get(f"above {what}, {end}, novel") for end in ("from", "to")] for run in runs]
+                if all(end is not None for pair in ends for end in pair):
+                    low, high = pooled(np.array(ends))
+                    print(f"{name}, novel classes, above {what}, over the seeds: {low:.1f} to {high:.1f}")
     print("\ncosts")
     table({name: runs for rows in kinds.values() for name, runs in rows.items()}, COSTS)
+
+
+def pooled(ends: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean from those of its parts, ``(n, 2)``, whose videos are others in each."""
+    spread = np.sqrt(np.square(np.diff(ends, axis=1) / 2).sum()) / len(ends)
+    return float(ends.mean() - spread), float(ends.mean() + spread)
 
 
 def floor_name(key: str) -> str:

@@ -91,6 +91,16 @@ def test_only_some_videos(model, tiny_features):
     assert localize_features(tiny_features, model, []) == {}
 
 
+def test_a_sentence_that_a_truth_has_twice_is_asked_once(tiny_localizer, tiny_features, tiny_text, tmp_path):
+    model = load(asking("tan2d", tiny_localizer, tmp_path, tiny_text))
+    vid = "testing_0000"
+    twice = VideoTruth(9.0, (Segment(0, 1, sentence="a star"), Segment(1, 2, sentence="a star"),
+                             Segment(2, 3, sentence="red")))
+    found = localization.answer_features(tiny_features, model, [vid], truth={vid: twice})
+    once = localization.answer_features(tiny_features, model, [vid], queries=["a star", "red"])
+    assert found == once
+
+
 def test_one_bad_file_ends_nothing(model, tiny_world, tmp_path, capsys):
     (tmp_path / "bad.mp4").write_bytes(b"this is no video")
     files = [tiny_world.videos["testing_0000"], tmp_path / "bad.mp4", tmp_path / "gone.mp4",

@@ -15,7 +15,7 @@ from tiny_clip import save_clip
 
 from cuemark.datasets import qvhighlights
 from cuemark.errors import CallError, DataError
-from cuemark.extraction import ExtractConfig
+from cuemark.extraction import ExtractConfig, extract
 from cuemark.grid import Features, Grid
 from cuemark.localization import load
 from cuemark.localizers import build
@@ -90,6 +90,15 @@ def test_a_stopped_one_leaves_nothing_and_a_strange_file_is_said(tmp_path):
         bad.writestr("0.npy", good.read("0.npy")[:-3])
     with pytest.raises(DataError, match="is no file of saliency, or a damaged one"):
         read_saliency(tmp_path / "cut.npz")["a"]
+    for array, every in ((np.array([["x"]]), 1.0), (np.array([[np.nan]], np.float32), 1.0), (np.zeros((0, 1)), 1.0),
+                         (np.zeros((2, 1), np.float32), 0.0)):
+        with zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+            rows = [{"video": "a", "array": "0", "asked": 0, "every": every}]
+            bad.writestr("about.json", json.dumps({"asked": [["x"]], "rows": rows}))
+            with bad.open("0.npy", "w") as target:
+                np.lib.format.write_array(target, array)
+        with pytest.raises(DataError, match="or a damaged one"):
+            read_saliency(tmp_path / "bad.npz")["a"]
 
 
 # ---------------------------------------------------------------------------------------------- who says it
@@ -154,9 +163,9 @@ def test_every_moment_is_said_by_the_one_view_that_answers_for_it(options):
 
 
 def test_who_has_no_scores_of_frames_says_so(tiny_localizer, tiny_world):
-    with pytest.raises(CallError, match="says where something is, not how well each stretch"):
+    with pytest.raises(CallError, match="does not say how well each stretch"):
         tiny_localizer.localize(tiny_world.videos["testing_0000"], every=1.0)
-    with pytest.raises(CallError, match="not how well each stretch"):
+    with pytest.raises(CallError, match="not trained to classify"):
         unloc(task="classify", pyramid="none", head_layers=0).answers({}, {}, every=1.0)
 
 
@@ -229,6 +238,18 @@ def test_from_the_command_line_to_a_submission_and_its_scores(tmp_path, tiny_wor
                                  "--json").out)["figures"]
     assert 0 < figures["HL-min-Good-mAP"]["value"] <= 100
 
+    # of the test split nobody tells the moments
+    secret = [json.loads(line) for line in (tmp_path / "truth.jsonl").read_text().splitlines()]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps({k: v for k, v in row.items() if k in (
+        "qid", "query", "vid", "duration")}) + "\n" for row in secret))
+    extract({vid: video}, encoder, tmp_path / "features", ExtractConfig())
+    for source in (video.parent, "features"):
+        assert cuemark("localize", source, "--model", "m.safetensors", "--truth", "test.jsonl", "--out",
+                       "test_found.jsonl").status == 0
+        again = [json.loads(line) for line in (tmp_path / "test_found.jsonl").read_text().splitlines()]
+        assert [row["qid"] for row in again] == [7, 9]
+        np.testing.assert_allclose(again[1]["pred_saliency_scores"], rows[1]["pred_saliency_scores"], atol=1e-5)
+
     ask = ("localize", video, "--model", "m.safetensors")
     ended = cuemark(*ask, "--classes", "jump,run", "--out", "p.json", "--saliency", "s.npz", "--every", 0.1)
     assert ended.status == 0, ended.err
@@ -241,8 +262,14 @@ def test_from_the_command_line_to_a_submission_and_its_scores(tmp_path, tiny_wor
     assert plain["frame mAP"]["floor"] == ranked["frame mAP"]["floor"]  # which says nothing of the kind
     assert plain["accuracy"] == ranked["accuracy"]
 
+    said = ("--query", "it spins")
     for more, why in ((("--classes", "jump", "--out", "p.jsonl"), "answers to sentences"),
-                      (("--query", "it spins", "--every", 1), "--every is about --saliency"),
-                      (("--query", "it spins", "--out", "p.jsonl", "--saliency", "s", "--every", 1), "of every 2 s")):
+                      ((*said, "--every", 1), "--every is about --saliency"),
+                      ((*said, "--saliency", "s.npz", "--every", 0), "every must be a number"),
+                      ((*said, "--out", "p.jsonl", "--saliency", "s", "--every", 1), "of every 2 s"),
+                      ((*said, "--saliency", "."), "'.' is a folder; name a file"),
+                      (("--classes", " , "), "--classes names no class")):
         assert why in complaint(cuemark(*ask, *more), 2)
+    (tmp_path / "file").write_text("")
+    assert "'file/p.json' cannot be written" in complaint(cuemark(*ask, *said, "--out", "file/p.json"))
     assert "no file of saliency" in complaint(cuemark(*words[:-1], "--saliency", "p.json"))

@@ -248,7 +248,7 @@ def test_a_refusal_in_passing_is_a_cuemark_error():
     ("200", 200), ("-3", -3), ("1_000", 1000), ("1e-4", 1e-4), ("0.5", 0.5), ("true", True), ("false", False),
     ("[0.5, 0.75]", [0.5, 0.75]), ("[]", []), ('["a", "b"]', ["a", "b"]), ('"200"', "200"), ("'x y'", "x y"),
     ("{power = 3}", {"power": 3}),
-    ("adam", "adam"), ("runs/clap/encoder.safetensors", "runs/clap/encoder.safetensors"), ("a=b", "a=b"), ("", ""),
+    ("adam", "adam"), ("runs/clap/encoder.safetensors", "runs/clap/encoder.safetensors"), ("a=b", "a=b"),
     ("C:\\videos", "C:\\videos"), ("none", "none"), ("True", "True"), ("[0.5", "[0.5"), ("läuft", "läuft"),
 ])
 def test_values_are_toml_or_text(text: str, value: Any):
@@ -265,6 +265,9 @@ def test_overrides_reach_any_depth_and_leave_the_rest():
     override(data, "top=9")
     override(data, "a.b.c=10")
     assert data == {"a": {"b": {"c": 10, "d": 2}, "e": 3, "new": {"deep": 8}}, "top": 9}
+    override(data, "a.b=")
+    override(data, "a.none= ")
+    assert data == {"a": {"e": 3, "new": {"deep": 8}}, "top": 9}
 
 
 @pytest.mark.parametrize("assignment", ["optim.steps", "", "=3", " =3", ".=3", "a. =3", "a.=3", ".a=3", "a..b=3"])

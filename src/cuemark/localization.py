@@ -39,6 +39,10 @@ __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_
            "localize", "localize_all", "localize_features", "localize_truth", "names_by", "reads"]
 
 
+_SALIENT = 64
+"""Videos whose saliency is gathered at a time."""
+
+
 @dataclass
 class Similarity:
     """Localizing without training: where a video is more like a sentence than elsewhere in the same video.
@@ -319,18 +323,22 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
     asked: Mapping[str, Sequence[Question]]
     if truth is not None and reads(model) and not queries and not classes:
         chosen = [vid for vid in chosen if vid in truth]
-        asked = {vid: [question for question, _ in questions_of(truth[vid].annotations)] for vid in chosen}
+        asked = {vid: list(dict.fromkeys(question for question, _ in questions_of(truth[vid].annotations)))
+                 for vid in chosen}
     else:
         asked = dict.fromkeys(chosen, model.asks(queries, classes, examples))
-    features = {vid: folder[vid] for vid in chosen}
     if isinstance(model, Similarity):
         within("least", least, 0, 1)
         if proposals is not None:
             raise CallError(f"'{model.name}' is no trained localizer and judges no proposals; leave them out.")
-        found = model.answers(features, asked, least=least, every=every)
-    else:
-        found = model.answers(features, asked, proposals=proposals, names=names, least=least, every=every)
-    return [answer for answers in found.values() for answer in answers]
+    found: list[Answer] = []
+    size = len(chosen) if every is None else _SALIENT
+    for first in range(0, max(len(chosen), 1), max(size, 1)):
+        features = {vid: folder[vid] for vid in chosen[first : first + size]}
+        told = (model.answers(features, asked, least=least, every=every) if isinstance(model, Similarity) else
+                model.answers(features, asked, proposals=proposals, names=names, least=least, every=every))
+        found += [answer for answers in told.values() for answer in answers]
+    return found
 
 
 def localize_truth(videos: str | Path, model: Model, truth: Truth, queries: Sequence[str] = (),

@@ -147,6 +147,9 @@ class Recipe:
     """Updates between checkpoints that a stopped run goes on from."""
     keep: int = 1
     """Of those checkpoints, the last so many stay in the folder."""
+    seen: str | None = None
+    """Folder for what a frozen image tower says of frames that look the same again, which several runs may share; none:
+    one in the run's own."""
     tensorboard: bool = False
     """Write for TensorBoard too (``pip install "cuemark[track]"``)."""
 
@@ -155,7 +158,7 @@ class Recipe:
 
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same run: all but how it is worked at."""
-        beside = ("workers", "budget_gb", "checkpoint_every", "keep", "tensorboard")
+        beside = ("workers", "budget_gb", "checkpoint_every", "keep", "seen", "tensorboard")
         return {k: v for k, v in self.to_json().items() if k not in beside}
 
 

@@ -61,7 +61,7 @@ class Heard:
     def begin(self, vid: str, duration: float, questions: int) -> None:
         """A video of so many seconds that is asked so much."""
         shape = max(1, math.ceil(duration / self.every - 1e-6)), questions
-        self._sums[vid], self._counts[vid] = np.zeros(shape), np.zeros(shape)
+        self._sums[vid], self._counts[vid] = np.zeros(shape), np.zeros(shape, np.int32)
 
     def add(self, vid: str, first: int, seconds: np.ndarray, scores: np.ndarray) -> None:
         """``(q, T)`` scores of the questions from number ``first`` on, of frames with their middle at ``seconds``."""
@@ -72,8 +72,9 @@ class Heard:
         np.add.at(counts[:, mine], row, 1)
 
     def of(self, vid: str, asked: Sequence[str]) -> Saliency:
-        """What was heard of a video; rows without a frame lie on the line between their neighbours."""
-        sums, counts = self._sums[vid], self._counts[vid]
+        """What was heard of a video, which is forgotten; rows without a frame lie on the line between their
+        neighbours."""
+        sums, counts = self._sums.pop(vid), self._counts.pop(vid)
         found = np.divide(sums, counts, out=np.zeros_like(sums), where=counts > 0)
         rows = np.arange(len(found))
         for column in np.flatnonzero((counts == 0).any(axis=0) & (counts > 0).any(axis=0)):
@@ -131,6 +132,8 @@ def read_saliency(path: str | Path) -> Mapping[str, Saliency]:
         about = json.loads(file.read(ABOUT))
         for row in about["rows"]:
             asked = tuple(str(name) for name in about["asked"][row["asked"]])
+            if not 0 < row["every"] < math.inf:
+                raise ValueError
             rows.setdefault(str(row["video"]), []).append((f"{row['array']}.npy", asked, float(row["every"])))
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({error.strerror or error}); name a file that cuemark localize "
@@ -152,7 +155,8 @@ class _File(Mapping[str, Saliency]):
             for name, asked, _ in parts:
                 with self._file.open(name) as source:
                     arrays.append(np.lib.format.read_array(source, allow_pickle=False))
-                if arrays[-1].ndim != 2 or arrays[-1].shape[1] != len(asked) or not len(arrays[-1]):
+                array = arrays[-1]
+                if array.dtype.kind != "f" or array.shape != (max(len(array), 1), len(asked)) or np.isnan(array).any():
                     raise ValueError
             return Saliency(tuple(name for _, asked, _ in parts for name in asked), np.concatenate(arrays, axis=1),
                             parts[0][2])

@@ -63,7 +63,8 @@ def _strangers(kind: Any, data: Mapping[str, Any], path: str) -> Iterator[tuple[
 def override(data: dict[str, Any], assignment: str) -> None:
     """Apply ``section.field=value`` to nested dictionaries, in place; :func:`build` checks it afterwards.
 
-    The value is read as TOML (``200``, ``true``, ``[0.5, 0.75]``), and as plain text where it is none.
+    The value is read as TOML (``200``, ``true``, ``[0.5, 0.75]``), and as plain text where it is none. Without a value
+    (``data.features=``) the field is taken out: it has its default.
 
     Raises:
         CallError: it is not of that form.
@@ -81,4 +82,7 @@ def override(data: dict[str, Any], assignment: str) -> None:
         if not isinstance(inner, dict):
             raise CallError(f"'{part}' in '{assignment}' is a value, not a section.")
         data = inner
-    data[name] = value
+    if text.strip():
+        data[name] = value
+    else:
+        data.pop(name, None)

@@ -645,6 +645,16 @@ _PUNCTUATION = string.punctuation + "\u2013\u2014\u2026\u201c\u201d\u2018"
 _ENDING = re.compile(r"(?<=.)(?:n't|'(?:s|d|m|re|ve|ll))$")
 
 
+def pooling_of(reader: GloVe | TextEncoder) -> str:
+    """Which of the vectors that ``reader.words`` gives of a sentence stand for the whole of it.
+
+    Returns:
+        The ``"last"`` (CLIP's end of text), the ``"first"`` (BERT's CLS), or the ``"mean"`` of all (MiniLM, T5, and
+        GloVe, which has no mark for a sentence).
+    """
+    return "mean" if isinstance(reader, GloVe) else {"eos": "last", "cls": "first", "mean": "mean"}[reader.pooling]
+
+
 @lru_cache(maxsize=4)
 def words_of(name: str, max_tokens: int | None = None) -> GloVe | TextEncoder:
     """What reads a sentence word by word: a file of GloVe's vectors (``.txt``), or any :class:`TextEncoder` by name.

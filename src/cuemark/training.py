@@ -77,7 +77,7 @@ from cuemark.progress import say
 from cuemark.recipe import Data, Recipe
 from cuemark.segments import Predictions, Segment, Truth, labels_of, read_json, replacing, subset, write_json
 from cuemark.settings import build, override
-from cuemark.text import ACTION_PROMPTS, TextEncoder, words_of
+from cuemark.text import ACTION_PROMPTS, TextEncoder, pooling_of, words_of
 
 ENCODER_FILE = "encoder.safetensors"
 LOCALIZER_FILE = "localizer.safetensors"
@@ -374,8 +374,8 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
 
     What was right of its answers to the validation videos then makes probabilities of its scores
     (:mod:`cuemark.localizers.calibration`). What a frozen image tower says of a row of frames that looks the same again
-    (``towers.augment = "none"`` without ``towers.shift``; in validation always) is kept in ``out/seen``, so that it
-    looks once; the folder can be deleted afterwards.
+    (``towers.augment = "none"`` without ``towers.shift``; in validation always) is kept in ``out/seen`` or the recipe's
+    ``seen``, so that it looks once; the folder can be deleted afterwards.
 
     Args:
         encoder: the one that made the features: it travels inside the checkpoint, which then runs on raw video.
@@ -410,7 +410,10 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     options = dict(recipe.options)
     text = recipe.encoder.text if asked in ("sentence", "text") else None
     if text is not None and options.get("fusion") != "none":
-        options["text_dim"] = words_of(text, recipe.encoder.max_tokens).dim
+        reader = words_of(text, recipe.encoder.max_tokens)
+        options["text_dim"] = reader.dim
+        if recipe.system == "unloc":
+            options.setdefault("pooling", pooling_of(reader))
     torch.manual_seed(recipe.seed)
     network = build_localizer(recipe.system, options, seen.dim, labels_of(training))
     inputs = _towers(network, recipe, seen, text) if isinstance(network, UnLoc) else None
@@ -422,7 +425,7 @@ def train(recipe: Recipe, out: str | Path, encoder: VideoEncoder | None = None, 
     if isinstance(network, UnLoc) and isinstance(network.image, Frames) and network.config.freeze_image:
         assert inputs is not None
         assert inputs.footage is not None
-        inputs.seen = Seen(inputs.footage, network.image, out / SEEN)
+        inputs.seen = Seen(inputs.footage, network.image, Path(recipe.seen) if recipe.seen else out / SEEN)
     drawn = _draws(network, chooses, held, features, recipe) if asked == "examples" and held else []
     used = {vid: features[vid] for vid in dict.fromkeys((*training, *held, *(v for e in drawn for v, _ in e.support)))
             if vid in features}
@@ -657,7 +660,8 @@ def _found(network: Any, truth: Truth, features: Mapping[str, Features], words: 
         strange: ask each video as many sentences of others as it has of its own, too.
     """
     by_name = [Question(label=name) for name in network.classes]
-    sentences = {vid: [question for question, _ in questions_of(video.annotations)] for vid, video in truth.items()}
+    sentences = {vid: list(dict.fromkeys(question for question, _ in questions_of(video.annotations)))
+                 for vid, video in truth.items()}
     if strange:
         sentences = _with_strange(sentences)
     asked = (None if network.asked == "classes" else sentences if retrieves(network) else

@@ -178,6 +178,22 @@ def test_a_query_without_a_window_is_noted(tmp_path):
     assert [(p.what, p.done) for p in reading.problems] == [("has no window", "dropped")] * 2
 
 
+def test_what_is_asked_without_its_moments_is_a_question_too(tmp_path):
+    """The rows of the test split."""
+    path = save(tmp_path / "q.jsonl", asked(7, [[2, 4]]), asked(8, []))
+    (video,) = qvhighlights.queries(path).values()
+    assert [(s.id, s.sentence is not None, s.start, s.end) for s in video.annotations] == [
+        ("7", True, 2, 4), ("8", True, 0, 0)]
+
+
+def test_one_sentence_of_two_queries_answers_both(tmp_path):
+    truth = {"v": VideoTruth(9, (Segment(0, 1, sentence="Dogs.", id="7"), Segment(2, 3, sentence="Dogs.", id="9")))}
+    found = {"v": [Segment(3, 4, score=1, query="Dogs.")]}
+    qvhighlights.write_predictions(tmp_path / "p.jsonl", found, truth, {("v", "Dogs."): np.array([0.5, 0.25])})
+    rows = qvhighlights.moments(tmp_path / "p.jsonl")
+    assert [(m.id, len(m.windows), m.saliency.tolist()) for m in rows] == [("7", 1, [0.5, 0.25]), ("9", 1, [0.5, 0.25])]
+
+
 def test_one_video_has_one_length(tmp_path):
     with pytest.raises(DataError, match=r"qid 8: video 'a_0.0_150.0' lasts 127 s, and 126 s in a row before"):
         qvhighlights.parse(save(tmp_path / "q.jsonl", asked(), asked(8, duration=127)), Reading())

@@ -199,12 +199,13 @@ def test_labels_score_videos_by_their_words(tiny_encoder, share):
 
 
 def test_the_text_encoder_is_the_one_that_clap_was_trained_with(tiny_encoder, monkeypatch):
-    def load(name):
-        assert name == "its own"
+    def load(name, max_tokens):
+        assert (name, max_tokens) == ("its own", 9)
         return SimpleNamespace(encode=told)
 
     monkeypatch.setattr(classify.TextEncoder, "load", load)
-    encoder = replace(with_projections(tiny_encoder), made={"recipe": {"encoder": {"text": "its own"}}})
+    made = {"recipe": {"encoder": {"text": "its own", "max_tokens": 9}}}
+    encoder = replace(with_projections(tiny_encoder), made=made)
     videos = {"x": seen(3, encoder.dim)}
     assert text_scores(videos, encoder, ["a", "b"]) == text_scores(videos, encoder, ["a", "b"], told)
     with pytest.raises(ModelError, match="which text encoder it was trained with"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_text import as_sentence_transformer
 from tiny_clip import save_clip
 from tiny_t5 import save_t5
 
@@ -24,19 +26,20 @@ from cuemark.localizers import build
 from cuemark.localizers.classify import text_scores
 from cuemark.localizers.frames import house, tower_of, towers_in
 from cuemark.localizers.trained import TrainedLocalizer, described
-from cuemark.localizers.unloc import UnLoc
+from cuemark.localizers.unloc import POOLINGS, UnLoc
 from cuemark.loop import Optim
 from cuemark.nn.heads import Projection
 from cuemark.recipe import Data, Encoder, Recipe
 from cuemark.segments import Predictions, write_truth
 from cuemark.similarity import space_of
-from cuemark.text import ACTION_PROMPTS, words_of
+from cuemark.text import ACTION_PROMPTS, pooling_of, words_of
 from cuemark.training import LOCALIZER_FILE, pretrain, train
 
 SMALL = {"frames": 16, "width": 20, "heads": 2, "layers": 1, "head_layers": 1, "threshold": 0.0,
          "ranges": [[0.0, 8.0], [8.0, 10000.0]]}
 STILL = Optim(batch=2, steps=1, lr=0.0, lr_heads=0.0, weight_decay=0.0)
 VIDEO = "testing_0000"
+ASKED = ("a man runs, of jumps", "of")  # of different lengths: one is padded; T5's mean and last shortlist another
 SAVE: dict[str, Callable[..., Any]] = {"clip": save_clip, "t5": save_t5}
 
 
@@ -64,11 +67,13 @@ def learn(tiny_features, tiny_world, tmp_path) -> Callable[..., TrainedLocalizer
 
 def untrained(features: FeatureFolder, text: str, inside: bool = False, **options: Any) -> TrainedLocalizer:
     """Of random weights, always the same, with or without a text tower."""
+    reader = words_of(text, None)
+    settings = SMALL | {"text_dim": reader.dim, "pooling": pooling_of(reader)} | options
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build("unloc", SMALL | {"text_dim": words_of(text, None).dim} | options, features.dim, ["run"]).eval()
+        network = build("unloc", settings, features.dim, ["run"]).eval()
     if inside:
-        network.text = tower_of(words_of(text, None))
+        network.text = tower_of(reader)
     return TrainedLocalizer(network, "unloc", described(features), text=text)
 
 
@@ -82,13 +87,14 @@ def answers(features: FeatureFolder, model: TrainedLocalizer, *classes: str) -> 
 # ---------------------------------------------------------------------------------------------- towers
 
 
-@pytest.mark.parametrize("options", [{"tokens": "one"}, {"tokens": "all"}, {"tokens": "one", "top": 1}],
-                         ids=["one", "all", "top"])
+@pytest.mark.parametrize("options", [
+    {"tokens": "one"}, {"tokens": "all"}, {"tokens": "one", "top": 1}, {"tokens": "all", "top": 1},
+    {"tokens": "one", "fusion": "late"}, {"tokens": "all", "fusion": "late"},
+], ids=lambda options: " ".join(map(str, options.values())))
 def test_an_untuned_tower_inside_answers_as_frozen_reading_does(tiny_features, reader, options):
     _, text = reader
     frozen, inside = (untrained(tiny_features, text, inside, **options) for inside in (False, True))
-    asked = ("a man runs, of jumps", "run")  # of different lengths: one is padded
-    np.testing.assert_allclose(answers(tiny_features, inside, *asked), answers(tiny_features, frozen, *asked),
+    np.testing.assert_allclose(answers(tiny_features, inside, *ASKED), answers(tiny_features, frozen, *ASKED),
                                rtol=0, atol=1e-4)
 
 
@@ -136,6 +142,65 @@ def test_other_readers_are_read_frozen_only(tiny_text, tmp_path, learn):
         with pytest.raises(ModelError, match="neither a CLIP nor a T5, whose text towers alone can be trained"):
             learn(text, freeze_text=False, tokens="all")
     assert learn(str(tiny_text), freeze_text=False, fusion="none").network.text is None  # nothing is read
+
+
+# ---------------------------------------------------------------------------------------------- pooling
+
+POOLED = {"clip": "last", "t5": "mean", "bert": "first", "minilm": "mean"}
+
+
+@pytest.fixture(scope="module", params=list(POOLED))
+def pooled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_text: Path
+           ) -> tuple[str, str]:
+    """A kind of reader and its folder; as MiniLM, a BERT whose mean is scaled to length 1."""
+    folder = tmp_path_factory.mktemp(request.param) / "reader"
+    if request.param in SAVE:
+        SAVE[request.param](folder)
+    else:
+        shutil.copytree(tiny_text, folder)
+    if request.param == "minilm":
+        as_sentence_transformer(folder, kinds=("Transformer", "Pooling", "Normalize"))
+    return request.param, str(folder)
+
+
+def test_training_pools_as_what_reads_does_unless_told(pooled, learn):
+    kind, text = pooled
+    assert learn(text, tokens="all").network.config.pooling == POOLED[kind]
+    told = next(pooling for pooling in POOLINGS if pooling != POOLED[kind])
+    assert learn(text, tokens="all", pooling=told).network.config.pooling == told
+
+
+def test_vectors_of_words_are_averaged(tmp_path, learn):
+    (tmp_path / "glove.txt").write_text("a 1.0 2.0\nrun 0.5 1.0\n")
+    assert learn(str(tmp_path / "glove.txt"), tokens="all").network.config.pooling == "mean"
+
+
+@pytest.mark.parametrize("options", [{}, {"top": 1}], ids=["late", "top"])
+def test_words_are_compared_by_what_their_reader_makes_of_a_sentence(tiny_features, pooled, options):
+    """Late fusion and the shortlist know the whole question alone, be it read at once or word by word."""
+    options = {"fusion": "late", **options}
+    one, words = (untrained(tiny_features, pooled[1], tokens=tokens, **options) for tokens in ("one", "all"))
+    expected = answers(tiny_features, one, *ASKED)
+    np.testing.assert_allclose(answers(tiny_features, words, *ASKED), expected, rtol=0, atol=1e-4)
+    for pooling in (pooling for pooling in POOLINGS if pooling != POOLED[pooled[0]]):
+        other = untrained(tiny_features, pooled[1], tokens="all", pooling=pooling, **options)
+        assert not np.allclose(answers(tiny_features, other, *ASKED)[:, 2], expected[:, 2], rtol=0, atol=1e-4)
+
+
+def test_a_tower_pools_as_its_folder_says_or_is_read_frozen(tiny_features, tmp_path):
+    save_t5(tmp_path / "first")
+    as_sentence_transformer(tmp_path / "first", "cls_token")
+    frozen, inside = (untrained(tiny_features, str(tmp_path / "first"), inside) for inside in (False, True))
+    assert inside.network.config.pooling == "first"
+    np.testing.assert_allclose(answers(tiny_features, inside, *ASKED), answers(tiny_features, frozen, *ASKED),
+                               rtol=0, atol=1e-4)
+    save_t5(tmp_path / "scaled")
+    as_sentence_transformer(tmp_path / "scaled", kinds=("Transformer", "Pooling", "Normalize"))
+    save_clip(tmp_path / "clip")
+    as_sentence_transformer(tmp_path / "clip")
+    for name, what in (("scaled", "sentences of length 1"), ("clip", "another pooling than CLIP has")):
+        with pytest.raises(ModelError, match=rf"asks for {what}, which .* set options\.freeze_text = true\."):
+            untrained(tiny_features, str(tmp_path / name), inside=True)
 
 
 # ---------------------------------------------------------------------------------------------- tokens

@@ -38,6 +38,8 @@ SETTINGS = {
     "vitdet": {}, "centred": {"centred": True}, "fpn": {"pyramid": "fpn"}, "none": FLAT, "all": {"tokens": "all"},
     "unshared": {"shared_heads": False}, "unshared fpn": {"shared_heads": False, "pyramid": "fpn", "tokens": "all"},
     "one box": {"per_class": False}, "late": {"fusion": "late"}, "classes": {"fusion": "none"},
+    "first": {"pooling": "first"}, "late first": {"pooling": "first", "fusion": "late", "tokens": "all"},
+    "mean": {"pooling": "mean"}, "late mean": {"pooling": "mean", "fusion": "late", "tokens": "all"},
     "classes one box": {"fusion": "none", "per_class": False}, "segment": {"task": "segment", **FRAMEWISE},
     "classify": {"task": "classify", **FRAMEWISE}, "segment late": {"task": "segment", "fusion": "late", **FRAMEWISE},
     "classify classes": {"task": "classify", "fusion": "none", **FRAMEWISE},
@@ -160,6 +162,11 @@ def displacements(net, found):
     return torch.cat(out)
 
 
+def whole(net, said):
+    """What stands for all words of a question: ``(W, E)`` to ``(E,)``."""
+    return {"last": said[-1], "first": said[0], "mean": sum(said) / len(said)}[net.config.pooling]
+
+
 def slow(net, batch, row, question):
     """Logits and offsets of one pair, from its real frames and words alone."""
     c = net.config
@@ -167,13 +174,13 @@ def slow(net, batch, row, question):
 
     def read(number):
         said = batch.sentences.words[number][batch.sentences.mask[number]]
-        return said[-1:] if c.tokens == "one" else said
+        return whole(net, said)[None] if c.tokens == "one" else said
 
     said = read(question)
     found = levels(net, frames, said if c.fusion == "mid" else None)
     before = [head(net.class_head[0 if c.shared_heads else l].layers, x) for l, x in enumerate(found)]
     if c.fusion == "late":
-        text = net.text_projection.weight @ said[-1]
+        text = net.text_projection.weight @ whole(net, said)
         cosine = torch.cat([torch.stack([z @ text / z.norm() / text.norm() for z in x]) for x in before])
         logits = cosine * net.temperature.exp() + net.class_bias
     else:
@@ -652,13 +659,15 @@ def test_windows_at_several_rates_each_answer_for_the_whole_video_once():
 
 
 @torch.no_grad()
-def test_only_the_most_similar_questions_are_asked():
-    net = make(top=2)
+@pytest.mark.parametrize("pooling", unloc.POOLINGS)
+def test_only_the_most_similar_questions_are_asked(pooling):
+    read = {"pooling": pooling, "tokens": "all"}
+    net = make(top=2, **read)
     batch = asked(net, truth=False)
     out = net(batch)
-    whole = make()(batch)
-    text = F.normalize(net.text_projection(torch.stack([
-        words[mask][-1] for words, mask in zip(batch.sentences.words, batch.sentences.mask, strict=True)])), dim=1)
+    every_one = make(**read)(batch)
+    said = zip(batch.sentences.words, batch.sentences.mask, strict=True)
+    text = F.normalize(net.text_projection(torch.stack([whole(net, words[mask]) for words, mask in said])), dim=1)
     frames = F.normalize(net.video(batch.features), dim=2)
     similar = [float((frames[row][batch.mask[row]] @ text[q]).max()) for q, row in enumerate(batch.about.tolist())]
     for row in (0, 1):
@@ -666,12 +675,12 @@ def test_only_the_most_similar_questions_are_asked():
         best = sorted(mine, key=lambda q: -similar[q])[:2]
         for q in mine:
             if q in best:
-                torch.testing.assert_close(out["logits"][q], whole["logits"][q])
-                torch.testing.assert_close(out["offsets"][q], whole["offsets"][q])
+                torch.testing.assert_close(out["logits"][q], every_one["logits"][q])
+                torch.testing.assert_close(out["offsets"][q], every_one["offsets"][q])
             else:
                 assert (out["logits"][q] == -100).all()
                 assert net.decode(out, batch)[q] == []
-    assert make(top=5)(batch)["logits"].equal(whole["logits"])
+    assert make(top=5, **read)(batch)["logits"].equal(every_one["logits"])
     net.config = replace(net.config, task="retrieve", pairs="own")
     assert sorted(bool(found) for found in net.decode(out, batch)) == [False, True, True, True, True]
 
@@ -902,7 +911,8 @@ def test_variants_are_built_by_name():
     ({"fusion": "none", "task": "retrieve"}, "cannot retrieve"), ({"ranges": [[4, 4]]}, "smaller to a larger"),
     ({"steps": [0.0]}, "seconds between"), ({"overlap": 1.0}, "in \\[0, 1\\)"), ({"focal_alpha": 2.0}, "focal_alpha"),
     ({"task": "segment", "steps": [1.0, 2.0], **FRAMEWISE}, "one rate"), ({"negatives": 0}, "negatives"),
-    ({"box_loss": "giou"}, "box loss"), ({"tokens": "two"}, "tokens"), ({"sampling": "max"}, "sampling"),
+    ({"box_loss": "giou"}, "box loss"), ({"tokens": "two"}, "tokens"), ({"pooling": "max"}, "pooling"),
+    ({"sampling": "max"}, "sampling"),
 ])
 def test_impossible_settings_are_refused(settings, match):
     with pytest.raises(CallError, match=match):

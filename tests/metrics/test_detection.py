@@ -793,15 +793,16 @@ def test_each_split_may_have_its_own_predictions():
     assert [s.average for s in by_hand] == [1, 0.5]
     assert [s.average for s in score.splits] == [1, 0.5]
     assert score.average == 0.75
-    assert (score.missing, score.unknown) == (((), ()), 1)
+    assert (score.missing, score.unknown) == (((), ("w",)), 1)  # whose label is none of its classes
     assert score.unasked == {"a": 1, UNLABELLED: 1}  # of the second; the first has only labels that it is asked for
     # one set for both: a label is strange that no split asks for, and each split takes its own
     merged = {vid: [*first.get(vid, []), *second.get(vid, [])] for vid in second}
     both = zero_shot(truth, merged, splits, [0.5])
     assert both.unasked == {UNLABELLED: 1}
     assert both.splits[1].average == 0.5
+    assert zero_shot(truth, {"stranger": [Segment(0, 1, "b", 0.1)]}, [["a", "b"], ["b"]]).unknown == 1  # not twice
     swapped = zero_shot(truth, [second, {"w": first["w"]}], splits, [0.5])
-    assert swapped.missing == ((), ("v",))
+    assert swapped.missing == ((), ("v", "w"))  # what it says of w is of another class
     assert [s.average for s in swapped.splits] == [1, 0]
     with pytest.raises(CallError, match="2 splits and 1 sets of predictions; give one for each, or one for all"):
         zero_shot(truth, [first], splits)

@@ -356,7 +356,7 @@ def test_options_of_a_recipe_reach_the_data(videos, tmp_path: Path, monkeypatch:
         f"v_{vid}": {"duration": TRUTH[vid].duration, "timestamps": [[c.start, c.end] for c in segments],
                      "sentences": [c.sentence for c in segments]} for vid, segments in CAPTIONS.items()}))
     monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(training.TextEncoder, "load", lambda name: Reader())
+    monkeypatch.setattr(training.TextEncoder, "load", lambda name, max_tokens: Reader())
     recipe = build(Recipe, {
         "system": "clap", "workers": 0, "options": dict(VARIANTS[variant]) | {"projection": 8}, "optim": {"batch": 50},
         "data": {"truth": str(tmp_path / "truth.json"), "videos": str(videos["a"].parent), "validate": ["training"],

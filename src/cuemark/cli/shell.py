@@ -53,7 +53,8 @@ def examples(*lines: str) -> str:
     return "\n".join(("Examples:", *shown, ""))
 
 
-SetOption = Annotated[list[str], Parameter(name="--set", negative="", help="section.field=value; may be repeated.")]
+SetOption = Annotated[list[str], Parameter(
+    name="--set", negative="", help="section.field=value, or section.field= for its default; may be repeated.")]
 Several = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 """An option with as many values as follow it."""
 GOES_ON = ("demo", "world", "prepare", "pretrain", "train", "extract", "index")

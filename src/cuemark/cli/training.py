@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -18,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 
 from cuemark.cli.shell import Fps_, From_, SetOption, Several, app, examples, named, screen, tabulated
-from cuemark.errors import CallError
+from cuemark.errors import CallError, DataError
 from cuemark.progress import say, silent
 
 if TYPE_CHECKING:
@@ -527,8 +528,8 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         FILE:START-END in seconds, what to find more of, for a localizer that is shown examples; may be repeated.
     classes
         Names of what to find, with commas between them, for a localizer with an open vocabulary (unloc); names that it
-        was never trained on too. @FILE takes those of a file: one a line, or a JSON list. By default those that it was
-        trained on.
+        was never trained on too. @FILE takes those of a file: one a line, or a JSON list, where a name may have a
+        comma. By default those that it was trained on.
     prompts
         In which words it is asked for a class: the first of 28 prompts, or all, averaging the outputs (28 times the
         work) or the embeddings (no more work).
@@ -575,7 +576,7 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     """
     from dataclasses import asdict, replace
 
-    from cuemark.conversion import predictions_of, truth_of
+    from cuemark.conversion import predictions_of, recognised, truth_of
     from cuemark.datasets import qvhighlights
     from cuemark.extraction import chosen
     from cuemark.feature_folder import MANIFEST, FeatureFolder
@@ -596,7 +597,11 @@ def localize(videos: list[str], *, model: str, query: Several = None,
         raise CallError("--subset takes splits of a truth; name it with --truth.")
     console = screen()
     board = console.is_terminal and not json and out is None and len(videos) == 1 and Path(videos[0]).is_file()
+    for path in (out, saliency):
+        _writable(path)
     asked_for = [name for words in classes or () for word in words.split(",") for name in _names(word.strip())]
+    if classes and not asked_for:
+        raise CallError("--classes names no class; write their names with commas between them.")
     trained = load(model, chosen(device), prompts, shortlist, text)
     if names is not None and labels:
         raise CallError("--names and --labels both name what is found; give one of them.")
@@ -604,17 +609,22 @@ def localize(videos: list[str], *, model: str, query: Several = None,
     asked: dict[str, Any] = {"queries": query or (), "examples": examples_ or (), "classes": asked_for, "least": least}
     if told_by is not None:
         asked["names"] = told_by
-    known = None if truth is None else truth_of(truth)
+    known = None
+    if truth is not None:
+        moments = any(form.name == qvhighlights.FORMAT.name for form, _ in recognised(truth))
+        known = qvhighlights.queries(truth) if moments else truth_of(truth)
     if known is not None and subset:
         known = part(known, *subset)
     rows = out is not None and out.suffix.lower() == ".jsonl"
     if rows and (asked_for or not (query or (known is not None and reads(trained)))):
         raise CallError("a .jsonl holds answers to sentences; ask some (--query, --truth), or write the segments of "
                         "classes to a .json.")
-    if every is not None and (saliency is None or (rows and every != qvhighlights.STEP)):
-        raise CallError("--every is about --saliency, and that of a .jsonl is of every 2 s; leave it out.")
+    if every is not None and saliency is None:
+        raise CallError("--every is about --saliency; give that, too, or leave it out.")
+    if every is not None and rows and every != qvhighlights.STEP:
+        raise CallError("the saliency of a .jsonl is of every 2 s; leave --every out, or write the answers to a .json.")
     if saliency is not None or (rows and trained.salient):
-        asked["every"] = every or (qvhighlights.STEP if rows else 0.5)
+        asked["every"] = every if every is not None else qvhighlights.STEP if rows else 0.5
     answers: Iterable[Answer]
     if len(videos) == 1 and (Path(videos[0]) / MANIFEST).is_file():
         if early:
@@ -676,6 +686,19 @@ def localize(videos: list[str], *, model: str, query: Several = None,
             console.print(shown(answer))
         print(f"{sum(map(len, found.values()))} segments of {len(found)} videos in {out}")
     return 1 if failed else 0
+
+
+def _writable(path: Path | None) -> None:
+    """Refuse a file that could not be written, before anything is done for it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise CallError(f"'{path}' is a folder; name a file in it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be written ({error.strerror}); name another file.") from None
 
 
 def _names(word: str) -> list[str]:

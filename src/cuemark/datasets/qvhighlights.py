@@ -38,7 +38,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
@@ -245,13 +245,31 @@ def parse(path: Path, reading: Reading) -> Truth:
     Raises:
         DataError: naming the file and the line of what is wrong.
     """
+    return _truth(path, reading, secret=False)
+
+
+def queries(path: Path) -> Truth:
+    """All that a file asks of its videos: as :func:`parse`, and a query whose windows nobody tells (the test split) as
+    a segment without length.
+
+    Raises:
+        DataError: naming the file and the line of what is wrong.
+    """
+    reading = Reading()
+    found = _truth(path, reading, secret=True)
+    reading.report(path)
+    return found
+
+
+def _truth(path: Path, reading: Reading, secret: bool) -> Truth:
     lengths: dict[str, float] = {}
     subset = split_of(path, reading.subset)
     found: dict[str, list[Segment]] = {}
     for m in _rows(path, reading, "truth"):
         where = f"'{path}', qid {m.id}"
-        found.setdefault(m.video, []).extend(m.windows)
-        if not m.windows:
+        told = m.windows or ((Segment(0.0, 0.0, sentence=m.query, id=m.id),) if secret else ())
+        found.setdefault(m.video, []).extend(told)
+        if not told:
             reading.note(where, "has no window", "dropped")
         if m.duration is not None and lengths.setdefault(m.video, m.duration) != m.duration:
             raise DataError(f"{where}: video '{m.video}' lasts {m.duration:g} s, and {lengths[m.video]:g} s in a row "
@@ -324,9 +342,13 @@ def write_predictions(path: Path, predictions: Predictions, truth: Truth,
     for vid, text in saliency or {}:
         qid = ids.get((vid, text.strip())) or next(fresh)
         rows.setdefault((vid, qid), _Asked(qid, vid, text.strip()))
+    for a in known:  # one sentence may be several queries
+        same = rows.get((a.video, ids[a.video, a.text]))
+        if same is not None:
+            rows.setdefault((a.video, a.id), replace(same, id=a.id))
     said = {(vid, text.strip()): numbers for (vid, text), numbers in (saliency or {}).items()}
-    write_moments(path, [Moments(a.id, a.video, a.text, tuple(a.segments), saliency=said.get((a.video, a.text)))
-                         for a in rows.values()])
+    write_moments(path, [Moments(a.id, a.video, a.text, tuple(a.segments),
+                                 saliency=said.get((a.video, a.text))) for a in rows.values()])
 
 
 @dataclass

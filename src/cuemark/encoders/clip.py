@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -243,9 +243,6 @@ class ImageTower(_Tower):
 
 class TextTower(_Tower):
     """Tokens to the projected vector of each: what :class:`cuemark.text.TextEncoder` computes, to be trained."""
-
-    pooling: ClassVar[str] = "last"
-    """What stands for a whole text: its last token."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__(config)

@@ -12,7 +12,7 @@ once. In training it drops out what T5's own description says (0.1 in Google's);
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,9 +60,6 @@ class Config:
 
 class T5Tower(nn.Module):
     """What :class:`cuemark.text.TextEncoder` reads with a T5, to be trained; random until weights are loaded."""
-
-    pooling: ClassVar[str] = "mean"
-    """What stands for a whole text: the mean of its tokens."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

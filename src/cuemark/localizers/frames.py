@@ -451,16 +451,21 @@ class _Housing(Protocol):
 def tower_of(reader: TextEncoder | GloVe) -> TextTower | T5Tower:
     """A text tower to be trained inside a localizer, which begins by saying what ``reader`` does.
 
+    What stands for a whole sentence is the localizer's to say: :func:`cuemark.text.pooling_of`.
+
     Raises:
-        ModelError: it is neither a CLIP nor a T5.
+        ModelError: it is neither a CLIP nor a T5, or does more than such a tower (sentence-transformers' files may ask
+            for sentences of length 1, or for a CLIP's tokens without their projection).
     """
     kind = model_kind(folder_of(reader.name)) if isinstance(reader, TextEncoder) else None
-    if kind == "clip":
-        return text_tower(Folder.read(reader.name))
-    if isinstance(reader, TextEncoder) and kind == "t5":
-        return T5Tower.like(reader.model)
-    raise ModelError(f"'{reader.name}' is neither a CLIP nor a T5, whose text towers alone can be trained; name one in "
-                     "encoder.text, or set options.freeze_text = true.")
+    if not isinstance(reader, TextEncoder) or kind not in ("clip", "t5"):
+        raise ModelError(f"'{reader.name}' is neither a CLIP nor a T5, whose text towers alone can be trained; name "
+                         "one in encoder.text, or set options.freeze_text = true.")
+    if reader.normalize or (kind == "clip" and reader.pooling != "eos"):
+        raise ModelError(f"modules.json in '{reader.name}' asks for "
+                         f"{'sentences of length 1' if reader.normalize else 'another pooling than CLIP has'}, which a "
+                         "text tower that is trained does not give; set options.freeze_text = true.")
+    return text_tower(Folder.read(reader.name)) if kind == "clip" else T5Tower.like(reader.model)
 
 
 def towers_in(network: _Housing, clip: ClipConfig | None = None) -> dict[str, Any] | None:

@@ -301,8 +301,8 @@ class TrainedLocalizer:
             CallError: it has none, or ``every`` is no length.
         """
         if every is not None and not self.salient:
-            raise CallError(f"this {self.name} says where something is, not how well each stretch of a video answers; "
-                            "leave saliency out, or ask an unloc, or an encoder without training.")
+            raise CallError(f"this {self.name} does not say how well each stretch of a video answers; leave saliency "
+                            "out, or ask an unloc that was not trained to classify, or an encoder without training.")
         return None if every is None else Heard(every)
 
     def link(self, names: Names | None = None, asked: Sequence[Question] = ()) -> Calibration | None:

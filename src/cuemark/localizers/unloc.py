@@ -80,6 +80,7 @@ from cuemark.nn.pyramid import ConvHead, DepthwiseLevel, paired_max
 from cuemark.segments import Segment, columns, times
 
 TASKS = ("localize", "retrieve", "segment", "classify")
+POOLINGS = ("last", "first", "mean")
 FUSIONS = ("mid", "late", "none")
 PYRAMIDS = ("vitdet", "fpn", "none")
 BOX_LOSSES = ("iou", "diou", "l1+iou", "l1", "l1_plain")
@@ -123,6 +124,10 @@ class Config:
     tokens: str = "one"
     """How much of a question is read: ``"one"`` vector (CLIP's end of text, T5's mean) or ``"all"``. The paper finds
     all better, the release uses one."""
+    pooling: str = "last"
+    """Which of a question's words stand for the whole of it: the ``"last"`` (CLIP's end of text), the ``"first"``
+    (BERT's CLS) or the ``"mean"`` of all (MiniLM, T5, GloVe); training sets it to what reads the questions. It decides
+    nothing where a question is read as one vector already (``tokens = "one"``, no text tower inside)."""
     fusion: str = "mid"
     """Where words meet frames: in the transformer (``"mid"``), in a product with the finished frames (``"late"``), or
     nowhere: ``"none"`` knows its classes alone, each with weights of its own."""
@@ -183,8 +188,9 @@ class Config:
     def __post_init__(self) -> None:
         for what, value, known in (("task", self.task, TASKS), ("span", self.span, spans.SPANS),
                                    ("sampling", self.sampling, SAMPLINGS), ("tokens", self.tokens, ("one", "all")),
-                                   ("fusion", self.fusion, FUSIONS), ("pyramid", self.pyramid, PYRAMIDS),
-                                   ("box loss", self.box_loss, BOX_LOSSES), ("pairs", self.pairs, ("all", "own"))):
+                                   ("pooling", self.pooling, POOLINGS), ("fusion", self.fusion, FUSIONS),
+                                   ("pyramid", self.pyramid, PYRAMIDS), ("box loss", self.box_loss, BOX_LOSSES),
+                                   ("pairs", self.pairs, ("all", "own"))):
             if value not in known:
                 raise unknown(what, value, known)
         for name in ("width", "heads", "layers", "text_dim", "radius", "alpha", "chunk", "sigma", "keep"):
@@ -315,8 +321,7 @@ class UnLoc(nn.Module):
     image: nn.Module | None
     """Frames ``(B, T, 3, H, W)`` to features ``(B, T, dim)``, where the tower is inside."""
     text: nn.Module | None
-    """Tokens ``(Q, W)`` and their mask to words ``(Q, W, E)``, where the tower is inside. Its ``pooling`` says what
-    stands for a whole text: ``"last"`` word (CLIP) or ``"mean"`` (T5)."""
+    """Tokens ``(Q, W)`` and their mask to words ``(Q, W, E)``, where the tower is inside."""
 
     def __init__(self, config: Config, dim: int, classes: Sequence[str] = ()) -> None:
         super().__init__()
@@ -649,8 +654,10 @@ class UnLoc(nn.Module):
         return features, words if self.text_projection is None else self.text_projection(words), mask, batch.about
 
     def _vector(self, words: Tensor, mask: Tensor) -> Tensor:
-        """What stands for each whole question, ``(Q, d)``: its last word, or their mean, as the tower inside says."""
-        if getattr(self.text, "pooling", "last") == "mean":
+        """What stands for each whole question, ``(Q, d)``: its last word, its first, or the mean of all."""
+        if self.config.pooling == "first":
+            return words[:, 0]
+        if self.config.pooling == "mean":
             return (words * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return words[torch.arange(len(words), device=words.device), (mask.sum(dim=1) - 1).clamp(min=0)]
 

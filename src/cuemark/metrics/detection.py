@@ -194,17 +194,14 @@ class ZeroShotScore:
     absent: tuple[tuple[str, ...], ...]
     """Of each split, the unseen classes that the truth does not show; they take no part."""
     missing: tuple[tuple[str, ...], ...]
-    """Of each split, the videos that it is scored on and that its predictions have nothing of."""
+    """Of each split, the videos that it is scored on and that have no prediction of its classes."""
     unasked: Mapping[str, int]
     """Label -> how many predictions carried it that are of a split which does not ask for it; they were left out."""
     videos: tuple[str, ...]
     """The V videos of the truth that show a class of any split; each is scored on those that show one of its own."""
+    unknown: int
+    """How many predictions that any split asks for are of videos which the truth lacks."""
     _places: tuple[NDArray[np.int64], ...] = field(repr=False)
-
-    @property
-    def unknown(self) -> int:
-        """How many predictions were counted that are of videos which the truth lacks; the sum over splits."""
-        return sum(s.unknown for s in self.splits)
 
     @property
     def map(self) -> NDArray[np.float64]:
@@ -383,13 +380,17 @@ def zero_shot(truth: Truth, predictions: Predictions | Sequence[Predictions], sp
                         "split.")
     every = [frozenset(names) for names in splits]
     if isinstance(predictions, Mapping):
-        runs, unasked = [predictions] * len(every), _others(predictions, frozenset().union(*every))
+        named = frozenset().union(*every)
+        runs, unasked = [predictions] * len(every), _others(predictions, named)
+        unknown = sum(s.label in named for vid, row in predictions.items() if vid not in truth for s in row)
     else:
         runs = list(predictions)
         if len(runs) != len(every):
             raise CallError(f"there are {len(every)} splits and {len(runs)} sets of predictions; give one for each, or "
                             "one for all.")
         unasked = sum(map(_others, runs, every), Counter())
+        unknown = sum(s.label in unseen for unseen, run in zip(every, runs) for vid, row in run.items()
+                      if vid not in truth for s in row)
     scores, absent, missing = [], [], []
     for n, (unseen, run) in enumerate(zip(every, runs)):
         asked = {vid: replace(v, annotations=kept) for vid, v in truth.items()
@@ -401,12 +402,12 @@ def zero_shot(truth: Truth, predictions: Predictions | Sequence[Predictions], sp
                    if vid in asked or vid not in truth}
         scores.append(detection(asked, answers, tious, official))
         absent.append(tuple(sorted(unseen - {s.label for v in asked.values() for s in v.annotations})))
-        missing.append(tuple(vid for vid in asked if not run.get(vid)))
+        missing.append(tuple(vid for vid in asked if not answers.get(vid)))
     shown = {vid for score in scores for vid in score.videos}
     videos = tuple(vid for vid in truth if vid in shown)
     place = {vid: i for i, vid in enumerate(videos)}
     places = tuple(np.array([place[vid] for vid in score.videos]) for score in scores)
-    return ZeroShotScore(tuple(scores), tuple(absent), tuple(missing), dict(unasked), videos, places)
+    return ZeroShotScore(tuple(scores), tuple(absent), tuple(missing), dict(unasked), videos, unknown, places)
 
 
 def _others(predictions: Predictions, names: Collection[str]) -> Counter[str]:
