@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
     from cuemark.encoders.video_encoder import VideoEncoder
     from cuemark.feature_folder import FeatureFolder
     from cuemark.localizers.trained import TrainedLocalizer
+
+os.environ["CUEMARK_CACHE"] = tempfile.mkdtemp(prefix="cuemark-tests-")  # nobody's own
+atexit.register(shutil.rmtree, os.environ["CUEMARK_CACHE"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 REQUIRED = bool(os.environ.get("CUEMARK_REQUIRE_DATA"))

@@ -90,10 +90,10 @@ def test_it_survives_its_own_json(tmp_path: Path):
 def test_how_a_run_is_worked_at_does_not_make_another_run(tmp_path: Path):
     path = written(tmp_path)
     mine = load_recipe(path).identity()
-    changes = ["workers=0", "budget_gb=0.5", "checkpoint_every=7", "tensorboard=true"]
+    changes = ["workers=0", "budget_gb=0.5", "checkpoint_every=7", "seen=there", "tensorboard=true"]
     assert mine == load_recipe(path, changes).identity()
     assert set(load_recipe(path).to_json()) - set(mine) == {"workers", "budget_gb", "checkpoint_every", "keep",
-                                                           "tensorboard"}
+                                                           "seen", "tensorboard"}
     for change in ("seed=4", "optim.lr=1e-5", "data.validate=['x']", "options.mask=false", "validate_every=3",
                    "system=tsp", "encoder.text=bert"):
         assert load_recipe(path, [change]).identity() != mine, change

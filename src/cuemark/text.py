@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from cuemark.errors import CallError, DataError, ModelError, within
+from cuemark.kept import Kept, cache
 from cuemark.progress import say
 from cuemark.segments import Segment, read_json
 
@@ -253,6 +254,8 @@ class TextEncoder:
         self.model = model.eval().requires_grad_(False)
         self._known: dict[str, Tensor] = {}
         self._read: dict[str, Tensor] = {}
+        self._kept: tuple[Kept, bytes] | None = None
+        """Where vectors are kept for other processes, and what tells this encoder from others there."""
 
     @classmethod
     def load(cls, name: str | Path, device: str = "cpu", max_tokens: int | None = None) -> TextEncoder:
@@ -313,10 +316,16 @@ class TextEncoder:
         room = min(limit, tokenizer.model_max_length, room)
         if max_tokens is not None:
             within("max_tokens", max_tokens, 3, room)
-        return cls(name, tokenizer, model.to(device), pooling, normalize, max_tokens or room)
+        reader = cls(name, tokenizer, model.to(device), pooling, normalize, max_tokens or room)
+        files = sorted((str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+                       for pattern in ("*.safetensors", "*.bin", "*.json") for file in folder.glob(pattern))
+        decides = (files, device, torch.__version__, transformers.__version__, pooling, normalize)
+        reader._kept = Kept(cache() / "texts.sqlite"), repr(decides).encode()
+        return reader
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
-        """Embed sentences; each distinct one only the first time it is ever seen.
+        """Embed sentences; each distinct one only the first time it is ever seen, by any process (``texts.sqlite`` in
+        :func:`cuemark.kept.cache`).
 
         Sentences of one length in tokens go through the network together, so nothing is padded, and always
         sixteen at a time (the last one repeated), because matrix products of another shape round differently:
@@ -330,8 +339,7 @@ class TextEncoder:
         """
         if isinstance(sentences, str):
             raise TypeError("encode() takes a sequence of sentences, not one string")
-        for some, rows in self._new(sentences, self._known):
-            self._known.update((sentence, v.clone()) for sentence, v in zip(some, self._forward(rows)))
+        self._learn(sentences, self._known, self._forward, b"one")
         if not sentences:
             return torch.zeros(0, self.dim)
         return torch.stack([self._known[sentence] for sentence in sentences])
@@ -343,9 +351,11 @@ class TextEncoder:
         return self._forward([self._ids(sentence)])[0] if known is None else known
 
     def words(self, sentences: Sequence[str]) -> list[Tensor]:
-        """The vectors of the tokens of each sentence, before pooling; of each distinct one only the first time.
+        """The vectors of the tokens of each sentence, before pooling; of each distinct one only the first time, as in
+        :meth:`encode`.
 
-        They are kept: 37,000 sentences of ActivityNet Captions take 850 MB with MiniLM, twice that with BERT.
+        They stay in memory, too: 37,000 sentences of ActivityNet Captions take 850 MB with MiniLM, twice that with
+        BERT.
 
         Args:
             sentences: n strings; what is longer than ``max_tokens`` is cut.
@@ -355,8 +365,7 @@ class TextEncoder:
         """
         if isinstance(sentences, str):
             raise TypeError("words() takes a sequence of sentences, not one string")
-        for some, rows in self._new(sentences, self._read):
-            self._read.update((sentence, v.clone()) for sentence, v in zip(some, self._states(rows).float().cpu()))
+        self._learn(sentences, self._read, lambda rows: self._states(rows).float().cpu(), b"all")
         return [self._read[sentence] for sentence in sentences]
 
     def tokens(self, sentences: Sequence[str]) -> list[Tensor]:
@@ -370,6 +379,26 @@ class TextEncoder:
     def _ids(self, sentence: str) -> Any:
         # One by one: tokenizers' own threads would complain in every process forked later.
         return self._tokenizer(sentence, truncation=True, max_length=self.max_tokens)
+
+    def _learn(self, sentences: Sequence[str], known: dict[str, Tensor], make: Callable[[list[Any]], Tensor],
+               kind: bytes) -> None:
+        """Fill ``known``: with what was kept, and by ``make`` what was not, which is kept from now on."""
+        keys: dict[str, bytes] = {}
+        if self._kept is not None:
+            told = self._kept[1] + kind
+            keys = {sentence: hashlib.sha256(told + repr(self._ids(sentence)["input_ids"]).encode()).digest()
+                    for sentence in dict.fromkeys(sentences) if sentence not in known}
+            there = self._kept[0].get(list(keys.values()))
+            for sentence, key in keys.items():
+                if key in there:
+                    vectors = torch.from_numpy(np.frombuffer(there[key], np.float32).copy())
+                    known[sentence] = vectors if kind == b"one" else vectors.unflatten(0, (-1, self.dim))
+        fresh: dict[bytes, bytes] = {}
+        for some, rows in self._new(sentences, known):
+            known.update((sentence, vectors.clone()) for sentence, vectors in zip(some, make(rows)))
+            fresh |= {keys[sentence]: known[sentence].numpy().tobytes() for sentence in some if keys}
+        if fresh and self._kept is not None:
+            self._kept[0].put(fresh)
 
     def _new(self, sentences: Sequence[str], known: Mapping[str, Tensor]) -> Iterator[tuple[list[str], list[Any]]]:
         """The sentences that are not known yet, each once, with always sixteen rows of equally many tokens."""

@@ -37,6 +37,7 @@ from cuemark.clips import ClipConfig
 from cuemark.encoders import clip
 from cuemark.encoders.video_encoder import VideoEncoder
 from cuemark.errors import CallError, ModelError, unknown
+from cuemark.kept import cache
 from cuemark.progress import Bar, say
 from cuemark.text import check_activation, clip_name, from_hub, model_kind
 
@@ -147,11 +148,6 @@ WEIGHTS: dict[str, Published] = {
 
 
 # ---------------------------------------------------------------------------------------------- what is here
-
-
-def cache() -> Path:
-    """The folder for what is fetched once: ``$CUEMARK_CACHE``, or ``~/.cache/cuemark``."""
-    return Path(os.environ.get("CUEMARK_CACHE") or "~/.cache/cuemark").expanduser()
 
 
 def _released(name: str) -> Published:
