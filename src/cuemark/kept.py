@@ -33,7 +33,7 @@ class Kept:
         """Those of ``keys`` that are there."""
         found: dict[bytes, bytes] = {}
         try:
-            if self.path.exists():
+            if keys and self.path.exists():
                 with self._open() as file:
                     for first in range(0, len(keys), 500):
                         some = keys[first : first + 500]
