@@ -39,8 +39,8 @@ __all__ = ["Answer", "Names", "Shown", "Similarity", "answer_episodes", "answer_
            "localize", "localize_all", "localize_features", "localize_truth", "names_by", "reads"]
 
 
-_SALIENT = 64
-"""Videos whose saliency is gathered at a time."""
+_TOGETHER = 64
+"""Videos whose features are looked at together, so that memory does not grow with their number."""
 
 
 @dataclass
@@ -304,7 +304,7 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
                     queries: Sequence[str] = (), examples: Sequence[str | Shown] = (), classes: Sequence[str] = (),
                     truth: Truth | None = None, proposals: Predictions | None = None, names: Names | None = None,
                     least: float = 0.0, every: float | None = None) -> list[Answer]:
-    """``model.localize`` on the videos of a features folder, all of them together.
+    """``model.localize`` on the videos of a features folder, many of them together.
 
     Args:
         only: these videos, where they are there.
@@ -332,9 +332,8 @@ def answer_features(folder: FeatureFolder, model: Model, only: Sequence[str] | N
         if proposals is not None:
             raise CallError(f"'{model.name}' is no trained localizer and judges no proposals; leave them out.")
     found: list[Answer] = []
-    size = len(chosen) if every is None else _SALIENT
-    for first in range(0, max(len(chosen), 1), max(size, 1)):
-        features = {vid: folder[vid] for vid in chosen[first : first + size]}
+    for first in range(0, max(len(chosen), 1), _TOGETHER):
+        features = {vid: folder[vid] for vid in chosen[first : first + _TOGETHER]}
         told = (model.answers(features, asked, least=least, every=every) if isinstance(model, Similarity) else
                 model.answers(features, asked, proposals=proposals, names=names, least=least, every=every))
         found += [answer for answers in told.values() for answer in answers]

@@ -383,34 +383,23 @@ class TextEncoder:
     def _learn(self, sentences: Sequence[str], known: dict[str, Tensor], make: Callable[[list[Any]], Tensor],
                kind: bytes) -> None:
         """Fill ``known``: with what was kept, and by ``make`` what was not, which is kept from now on."""
+        tokens = {sentence: self._ids(sentence) for sentence in dict.fromkeys(sentences) if sentence not in known}
         keys: dict[str, bytes] = {}
         if self._kept is not None:
             told = self._kept[1] + kind
-            keys = {sentence: hashlib.sha256(told + repr(self._ids(sentence)["input_ids"]).encode()).digest()
-                    for sentence in dict.fromkeys(sentences) if sentence not in known}
+            keys = {sentence: hashlib.sha256(told + repr(ids["input_ids"]).encode()).digest()
+                    for sentence, ids in tokens.items()}
             there = self._kept[0].get(list(keys.values()))
             for sentence, key in keys.items():
                 if key in there:
                     vectors = torch.from_numpy(np.frombuffer(there[key], np.float32).copy())
                     known[sentence] = vectors if kind == b"one" else vectors.unflatten(0, (-1, self.dim))
         fresh: dict[bytes, bytes] = {}
-        for some, rows in self._new(sentences, known):
+        for some, rows in _together({sentence: ids for sentence, ids in tokens.items() if sentence not in known}):
             known.update((sentence, vectors.clone()) for sentence, vectors in zip(some, make(rows)))
             fresh |= {keys[sentence]: known[sentence].numpy().tobytes() for sentence in some if keys}
         if fresh and self._kept is not None:
             self._kept[0].put(fresh)
-
-    def _new(self, sentences: Sequence[str], known: Mapping[str, Tensor]) -> Iterator[tuple[list[str], list[Any]]]:
-        """The sentences that are not known yet, each once, with always sixteen rows of equally many tokens."""
-        by_length: dict[int, list[tuple[str, Any]]] = defaultdict(list)
-        for sentence in dict.fromkeys(sentences):
-            if sentence not in known:
-                tokens = self._ids(sentence)
-                by_length[len(tokens["input_ids"])].append((sentence, tokens))
-        for group in by_length.values():
-            for first in range(0, len(group), _ROWS):
-                some = group[first: first + _ROWS]
-                yield [sentence for sentence, _ in some], [t for _, t in some + some[-1:] * (_ROWS - len(some))]
 
     @torch.no_grad()
     def _states(self, rows: list[Any]) -> Tensor:
@@ -430,6 +419,17 @@ class TextEncoder:
         if self.normalize:
             pooled = torch.nn.functional.normalize(pooled, dim=-1)
         return pooled.float().cpu()
+
+
+def _together(tokens: Mapping[str, Any]) -> Iterator[tuple[list[str], list[Any]]]:
+    """Sentences, each with its tokens, in always sixteen rows of equally many tokens."""
+    by_length: dict[int, list[tuple[str, Any]]] = defaultdict(list)
+    for sentence, ids in tokens.items():
+        by_length[len(ids["input_ids"])].append((sentence, ids))
+    for group in by_length.values():
+        for first in range(0, len(group), _ROWS):
+            some = group[first: first + _ROWS]
+            yield [sentence for sentence, _ in some], [t for _, t in some + some[-1:] * (_ROWS - len(some))]
 
 
 def prompted(labels: Sequence[str], encode: Callable[[Sequence[str]], Tensor],

@@ -339,14 +339,14 @@ def write_predictions(path: Path, predictions: Predictions, truth: Truth,
             if qid is None:
                 qid = ids[vid, text] = next(fresh)
             rows.setdefault((vid, qid), _Asked(qid, vid, text)).segments.append(s)
-    for vid, text in saliency or {}:
-        qid = ids.get((vid, text.strip())) or next(fresh)
-        rows.setdefault((vid, qid), _Asked(qid, vid, text.strip()))
+    said = {(vid, text.strip()): numbers for (vid, text), numbers in (saliency or {}).items()}
+    for vid, text in said:
+        qid = ids.get((vid, text)) or next(fresh)
+        rows.setdefault((vid, qid), _Asked(qid, vid, text))
     for a in known:  # one sentence may be several queries
         same = rows.get((a.video, ids[a.video, a.text]))
         if same is not None:
             rows.setdefault((a.video, a.id), replace(same, id=a.id))
-    said = {(vid, text.strip()): numbers for (vid, text), numbers in (saliency or {}).items()}
     write_moments(path, [Moments(a.id, a.video, a.text, tuple(a.segments),
                                  saliency=said.get((a.video, a.text))) for a in rows.values()])
 
